@@ -1,0 +1,225 @@
+//! Ids as distinct types.
+//!
+//! A resource id prints as users see it: a prefix and 17 hexadecimal digits,
+//! the form EC2 gives out today.  Parsing also takes the 8 digits of the
+//! classic era, since users type such ids when they mean "no such thing" and
+//! EC2 answers `NotFound` and not `Malformed` for them.  Parsing and lookup are
+//! kept apart because the reference API tells malformed and unknown ids apart.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The text was not an id of the wanted kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not an id of the form {form}")]
+pub struct IdError {
+    pub text: String,
+    pub form: &'static str,
+}
+
+/// Longest text that is looked at when an id is parsed.
+const ID_TEXT_MAX: usize = 64;
+
+fn parse_hex_id(text: &str, prefix: &'static str, form: &'static str) -> Result<(u128, u8), IdError> {
+    let bad = || IdError { text: text.chars().take(ID_TEXT_MAX).collect(), form };
+    let digits = text.strip_prefix(prefix).ok_or_else(bad)?;
+    let is_hex = digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    if !is_hex || !matches!(digits.len(), 8 | 17) {
+        return Err(bad());
+    }
+    let value = u128::from_str_radix(digits, 16).map_err(|_| bad())?;
+    Ok((value, if digits.len() == 8 { 8 } else { 17 }))
+}
+
+macro_rules! resource_id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name { value: u128, digits: u8 }
+
+        impl $name {
+            pub const PREFIX: &'static str = $prefix;
+
+            /// An id of 17 digits from 68 bits of randomness; higher bits are dropped.
+            pub fn from_random(bits: u128) -> Self {
+                Self { value: bits & ((1 << 68) - 1), digits: 17 }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "{:0width$x}"), self.value, width = usize::from(self.digits))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let (value, digits) = parse_hex_id(text, $prefix, concat!($prefix, "<17 hexadecimal digits>"))?;
+                Ok(Self { value, digits })
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+resource_id!(
+    /// A virtual machine, `i-…`.
+    InstanceId, "i-");
+resource_id!(
+    /// A machine image, `ami-…`.
+    ImageId, "ami-");
+resource_id!(
+    /// The instances of one launch, `r-…`.
+    ReservationId, "r-");
+resource_id!(
+    /// A key pair of one account, `key-…`.
+    KeyPairId, "key-");
+resource_id!(
+    /// A kernel with its ramdisk, `aki-…`.
+    KernelId, "aki-");
+
+/// Twelve decimal digits that name an account.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountId(u64);
+
+impl AccountId {
+    /// An account number from randomness; never zero and never the service's own.
+    pub fn from_random(bits: u64) -> Self {
+        Self(100_000_000_000 + bits % 900_000_000_000)
+    }
+}
+
+impl fmt::Display for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:012}", self.0)
+    }
+}
+
+impl fmt::Debug for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for AccountId {
+    type Err = IdError;
+    /// Dashes are accepted, as AWS prints account numbers with them.
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let bad = || IdError { text: text.chars().take(ID_TEXT_MAX).collect(), form: "<12 digits>" };
+        let digits = if text.len() == 14 && text.as_bytes()[4] == b'-' && text.as_bytes()[9] == b'-' {
+            text.replace('-', "")
+        } else {
+            text.to_owned()
+        };
+        if digits.len() != 12 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(bad());
+        }
+        digits.parse().map(Self).map_err(|_| bad())
+    }
+}
+
+impl Serialize for AccountId {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for AccountId {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// SHA-256 of an image's bytes; names its file.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let bad = || IdError { text: text.chars().take(ID_TEXT_MAX).collect(), form: "<64 hexadecimal digits>" };
+        if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(bad());
+        }
+        let mut bytes = [0; 32];
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[index * 2..index * 2 + 2], 16).map_err(|_| bad())?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_print_as_they_parse() {
+        for text in ["i-0123456789abcdef0", "i-2ba64342"] {
+            assert_eq!(text.parse::<InstanceId>().unwrap().to_string(), text);
+        }
+        assert_eq!(InstanceId::from_random(u128::MAX).to_string(), "i-fffffffffffffffff");
+    }
+
+    #[test]
+    fn other_texts_are_no_ids() {
+        for text in ["", "i-", "i-123", "ami-2ba64342", "i-2BA64342", "i-0123456789abcdef01", "i-../../../etc/pw", "i-+ba64342"] {
+            assert!(text.parse::<InstanceId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn account_numbers_keep_their_zeros() {
+        assert_eq!("000000000012".parse::<AccountId>().unwrap().to_string(), "000000000012");
+        assert_eq!("4952-1993-3132".parse::<AccountId>().unwrap().to_string(), "495219933132");
+        assert!("12345678901".parse::<AccountId>().is_err());
+        assert!("amazon".parse::<AccountId>().is_err());
+    }
+}

@@ -1,0 +1,20 @@
+//! The rules of the cloud: ids, types, state machines and planners.
+//!
+//! Everything here is pure: no I/O, no clock, no randomness, no async.  Time
+//! arrives as [`Timestamp`] values and fresh ids as arguments, so that every
+//! rule can be replayed by a test.  No protocol is known here; the doors map
+//! [`Error`] to their own codes.
+
+// pub mod accounts;
+pub mod error;
+pub mod ids;
+// pub mod images;
+// pub mod instances;
+// pub mod instance_types;
+// pub mod keypairs;
+// pub mod network;
+pub mod time;
+
+pub use error::{Error, Resource};
+pub use ids::*;
+pub use time::Timestamp;
