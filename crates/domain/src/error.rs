@@ -52,9 +52,17 @@ impl fmt::Display for Resource {
 pub enum Error {
     /// The text is not an id (or a name) of this kind.
     #[error("Invalid id: {id:?} (expecting {form:?})")]
-    Malformed { resource: Resource, id: String, form: String },
+    Malformed {
+        resource: Resource,
+        id: String,
+        form: String,
+    },
     #[error("The {resource} {id:?} does not exist")]
-    NotFound { resource: Resource, ids: Vec<String>, id: String },
+    NotFound {
+        resource: Resource,
+        ids: Vec<String>,
+        id: String,
+    },
     #[error("The {resource} {id:?} already exists")]
     AlreadyExists { resource: Resource, id: String },
     /// Existed, and is no longer usable (a deregistered image).
@@ -94,24 +102,39 @@ pub enum Error {
 impl Error {
     pub fn not_found(resource: Resource, id: impl ToString) -> Self {
         let id = id.to_string();
-        Error::NotFound { resource, ids: vec![id.clone()], id }
+        Error::NotFound {
+            resource,
+            ids: vec![id.clone()],
+            id,
+        }
     }
 
     /// EC2 names all missing ids of a list in one message.
     pub fn not_found_all(resource: Resource, ids: Vec<String>) -> Self {
-        Error::NotFound { resource, id: ids.join(", "), ids }
+        Error::NotFound {
+            resource,
+            id: ids.join(", "),
+            ids,
+        }
     }
 
     pub fn invalid(parameter: impl Into<String>, message: impl Into<String>) -> Self {
-        Error::InvalidValue { parameter: parameter.into(), message: message.into() }
+        Error::InvalidValue {
+            parameter: parameter.into(),
+            message: message.into(),
+        }
     }
 
     pub fn denied(message: impl Into<String>) -> Self {
-        Error::Denied { message: message.into() }
+        Error::Denied {
+            message: message.into(),
+        }
     }
 
     pub fn internal(log: impl ToString) -> Self {
-        Error::Internal { log: log.to_string() }
+        Error::Internal {
+            log: log.to_string(),
+        }
     }
 
     /// What the log gets and the user does not.

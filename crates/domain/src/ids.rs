@@ -22,10 +22,19 @@ pub struct IdError {
 /// Longest text that is looked at when an id is parsed.
 const ID_TEXT_MAX: usize = 64;
 
-fn parse_hex_id(text: &str, prefix: &'static str, form: &'static str) -> Result<(u128, u8), IdError> {
-    let bad = || IdError { text: text.chars().take(ID_TEXT_MAX).collect(), form };
+fn parse_hex_id(
+    text: &str,
+    prefix: &'static str,
+    form: &'static str,
+) -> Result<(u128, u8), IdError> {
+    let bad = || IdError {
+        text: text.chars().take(ID_TEXT_MAX).collect(),
+        form,
+    };
     let digits = text.strip_prefix(prefix).ok_or_else(bad)?;
-    let is_hex = digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let is_hex = digits
+        .bytes()
+        .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     if !is_hex || !matches!(digits.len(), 8 | 17) {
         return Err(bad());
     }
@@ -126,8 +135,12 @@ impl FromStr for AccountId {
     type Err = IdError;
     /// Dashes are accepted, as AWS prints account numbers with them.
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let bad = || IdError { text: text.chars().take(ID_TEXT_MAX).collect(), form: "<12 digits>" };
-        let digits = if text.len() == 14 && text.as_bytes()[4] == b'-' && text.as_bytes()[9] == b'-' {
+        let bad = || IdError {
+            text: text.chars().take(ID_TEXT_MAX).collect(),
+            form: "<12 digits>",
+        };
+        let digits = if text.len() == 14 && text.as_bytes()[4] == b'-' && text.as_bytes()[9] == b'-'
+        {
             text.replace('-', "")
         } else {
             text.to_owned()
@@ -171,7 +184,10 @@ impl fmt::Debug for Digest {
 impl FromStr for Digest {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let bad = || IdError { text: text.chars().take(ID_TEXT_MAX).collect(), form: "<64 hexadecimal digits>" };
+        let bad = || IdError {
+            text: text.chars().take(ID_TEXT_MAX).collect(),
+            form: "<64 hexadecimal digits>",
+        };
         if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(bad());
         }
@@ -205,20 +221,38 @@ mod tests {
         for text in ["i-0123456789abcdef0", "i-2ba64342"] {
             assert_eq!(text.parse::<InstanceId>().unwrap().to_string(), text);
         }
-        assert_eq!(InstanceId::from_random(u128::MAX).to_string(), "i-fffffffffffffffff");
+        assert_eq!(
+            InstanceId::from_random(u128::MAX).to_string(),
+            "i-fffffffffffffffff"
+        );
     }
 
     #[test]
     fn other_texts_are_no_ids() {
-        for text in ["", "i-", "i-123", "ami-2ba64342", "i-2BA64342", "i-0123456789abcdef01", "i-../../../etc/pw", "i-+ba64342"] {
+        for text in [
+            "",
+            "i-",
+            "i-123",
+            "ami-2ba64342",
+            "i-2BA64342",
+            "i-0123456789abcdef01",
+            "i-../../../etc/pw",
+            "i-+ba64342",
+        ] {
             assert!(text.parse::<InstanceId>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn account_numbers_keep_their_zeros() {
-        assert_eq!("000000000012".parse::<AccountId>().unwrap().to_string(), "000000000012");
-        assert_eq!("4952-1993-3132".parse::<AccountId>().unwrap().to_string(), "495219933132");
+        assert_eq!(
+            "000000000012".parse::<AccountId>().unwrap().to_string(),
+            "000000000012"
+        );
+        assert_eq!(
+            "4952-1993-3132".parse::<AccountId>().unwrap().to_string(),
+            "495219933132"
+        );
         assert!("12345678901".parse::<AccountId>().is_err());
         assert!("amazon".parse::<AccountId>().is_err());
     }

@@ -5,14 +5,14 @@
 //! rule can be replayed by a test.  No protocol is known here; the doors map
 //! [`Error`] to their own codes.
 
-// pub mod accounts;
+pub mod accounts;
 pub mod error;
 pub mod ids;
-// pub mod images;
-// pub mod instances;
-// pub mod instance_types;
-// pub mod keypairs;
-// pub mod network;
+pub mod images;
+pub mod instance_types;
+pub mod instances;
+pub mod keypairs;
+pub mod network;
 pub mod time;
 
 pub use error::{Error, Resource};

@@ -1,0 +1,151 @@
+//! Machine images: what they are, who may launch them, and how far their disk is.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AccountId, Digest, Error, ImageId, KernelId, Resource, Timestamp};
+
+/// A registered image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    pub id: ImageId,
+    pub owner: AccountId,
+    /// `bucket/key` of the manifest, or `account/name` of an imported one.
+    pub location: String,
+    pub name: Option<String>,
+    pub description: Option<String>,
+    pub architecture: Architecture,
+    pub created: Timestamp,
+    pub state: ImageState,
+    pub is_public: bool,
+    /// Accounts with explicit launch permission.
+    pub launch_accounts: BTreeSet<AccountId>,
+    pub product_codes: Vec<String>,
+    pub preparation: Preparation,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Architecture {
+    #[serde(rename = "i386")]
+    I386,
+    #[serde(rename = "x86_64")]
+    X86_64,
+}
+
+impl Architecture {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Architecture::I386 => "i386",
+            Architecture::X86_64 => "x86_64",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageState {
+    Available,
+    /// No new instances; shown for a while, then forgotten.
+    Deregistered {
+        at: Timestamp,
+    },
+}
+
+/// The job that turns what was registered into bytes that can boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Preparation {
+    Pending {
+        percent: u8,
+    },
+    Ready {
+        digest: Digest,
+        size_bytes: u64,
+        kind: BootKind,
+    },
+    /// For good; launches fail with this reason.
+    Failed {
+        reason: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BootKind {
+    Rootfs,
+    Disk,
+}
+
+/// Where a bundled image's bytes are, from its manifest as it was when registered.
+/// A record of its own: it is large and read only while preparing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleSource {
+    pub image: ImageId,
+    pub bucket: String,
+    pub parts: Vec<BundlePart>,
+    /// AES key and IV, 32 bytes, sealed.
+    pub sealed_key: Vec<u8>,
+    /// SHA-1 of the stream before compression, hex.
+    pub sha1: String,
+    pub size_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundlePart {
+    pub key: String,
+    /// SHA-1 of the encrypted part, hex.
+    pub sha1: String,
+}
+
+/// A kernel with its ramdisk, for root file systems.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernel {
+    pub id: KernelId,
+    pub version: String,
+    pub created: Timestamp,
+    /// The one that root file systems boot with; one kernel at most has this.
+    pub is_default: bool,
+}
+
+impl Image {
+    pub fn may_launch(&self, account: AccountId) -> bool {
+        self.owner == account || self.is_public || self.launch_accounts.contains(&account)
+    }
+
+    /// Whether `account` may launch it now.
+    ///
+    /// # Errors
+    /// EC2 answers `AuthFailure` for a foreign image and `InvalidAMIID.Unavailable` for a
+    /// deregistered one.
+    pub fn check_launch(&self, account: AccountId) -> Result<(), Error> {
+        if !self.may_launch(account) {
+            return Err(Error::denied(format!(
+                "Not authorized for images: [{}]",
+                self.id
+            )));
+        }
+        match self.state {
+            ImageState::Available => Ok(()),
+            ImageState::Deregistered { .. } => Err(Error::Unavailable {
+                resource: Resource::Image,
+                id: self.id.to_string(),
+            }),
+        }
+    }
+}
+
+/// Checks a `Name` of RegisterImage: 3 to 128 of letters, digits and `()[] ./-'@_`, as EC2 has it.
+pub fn check_image_name(name: &str) -> Result<(), Error> {
+    let is_good = (3..=128).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"()[] ./-'@_".contains(&b));
+    if is_good {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "Name",
+        "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, '(', ')', '.', '-', '/' and '_'",
+    ))
+}
