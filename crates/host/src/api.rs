@@ -32,12 +32,26 @@ pub struct HostError {
 impl HostError {
     pub fn new(doing: impl Into<String>, cause: impl ToString) -> Self {
         let doing = doing.into();
-        Self { user_reason: "Internal error on launch".into(), cause: cause.to_string(), doing, is_retryable: true }
+        Self {
+            user_reason: "Internal error on launch".into(),
+            cause: cause.to_string(),
+            doing,
+            is_retryable: true,
+        }
     }
 
     /// An error that repeating cannot mend, with the reason that the user sees.
-    pub fn permanent(doing: impl Into<String>, cause: impl ToString, user_reason: impl Into<String>) -> Self {
-        Self { doing: doing.into(), cause: cause.to_string(), user_reason: user_reason.into(), is_retryable: false }
+    pub fn permanent(
+        doing: impl Into<String>,
+        cause: impl ToString,
+        user_reason: impl Into<String>,
+    ) -> Self {
+        Self {
+            doing: doing.into(),
+            cause: cause.to_string(),
+            user_reason: user_reason.into(),
+            is_retryable: false,
+        }
     }
 }
 
@@ -161,7 +175,10 @@ pub enum ImageSource {
         /// Size of the image in bytes, as the manifest says.
         size_bytes: u64,
     },
-    File { file: std::fs::File, format: FileFormat },
+    File {
+        file: std::fs::File,
+        format: FileFormat,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,7 +195,12 @@ pub type Progress = Arc<dyn Fn(u8) + Send + Sync>;
 pub trait Disks: Send + Sync + 'static {
     /// Unpacks and checks `source` in an unprivileged child, stores it by digest, durably.
     /// An error with `is_retryable == false` is the image's own fault.
-    async fn store_image(&self, source: ImageSource, size_max_bytes: u64, progress: Progress) -> Result<StoredImage>;
+    async fn store_image(
+        &self,
+        source: ImageSource,
+        size_max_bytes: u64,
+        progress: Progress,
+    ) -> Result<StoredImage>;
 
     async fn has_image(&self, image: Digest) -> Result<bool>;
 
@@ -217,7 +239,10 @@ pub struct VmSpec {
 #[serde(rename_all = "snake_case")]
 pub enum Boot {
     /// Our kernel and ramdisk; `openssh_key` goes to the ephemeral store as `openssh_id.pub`.
-    Kernel { kernel: KernelId, openssh_key: Option<String> },
+    Kernel {
+        kernel: KernelId,
+        openssh_key: Option<String>,
+    },
     /// The disk's own boot loader.
     Firmware,
 }
@@ -267,7 +292,9 @@ pub struct Console {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
     /// ACPI power button, then the plug after `patience_ms`.
-    Graceful { patience_ms: u64 },
+    Graceful {
+        patience_ms: u64,
+    },
     Now,
 }
 

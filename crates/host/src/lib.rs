@@ -10,4 +10,5 @@ pub mod disks;
 pub mod image;
 pub mod kernel;
 pub mod net;
+pub mod simulated;
 pub mod vm;
