@@ -1,0 +1,201 @@
+//! Records in one file, by redb.
+//!
+//! Two-phase commits: with the one-phase kind a crash could let a crafted value
+//! pass for a valid page, and tenants choose the values.  The file says which
+//! format it has; a newer one is refused before anything is written to it.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+
+use crate::{Batch, Change, Engine, Kind, Revision, StoreError};
+
+/// `kind NUL key` to eight bytes of revision (big-endian) and the value.
+const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
+/// `format` and `revision`.
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+
+/// The format that this program writes.
+pub(crate) const FORMAT: u64 = 1;
+
+/// Memory that redb may use for pages: all reads come from our own state.
+const CACHE_BYTES: usize = 4 * 1024 * 1024;
+
+/// The default engine.
+pub struct EmbeddedEngine {
+    database: Database,
+    kinds: Vec<Kind>,
+}
+
+impl EmbeddedEngine {
+    /// Opens the file, or makes it.  `kinds` are those that the program knows.
+    ///
+    /// # Errors
+    /// `InUse` while another process has it open; `NewerFormat`; `Io`.
+    pub fn open(path: &Path, kinds: &[Kind]) -> Result<Self, StoreError> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES);
+        let database = builder.create(path).map_err(opening)?;
+        Self::with_database(database, kinds)
+    }
+
+    /// As [`Self::open`], over storage that a test supplies.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_backend(
+        backend: impl redb::StorageBackend,
+        kinds: &[Kind],
+    ) -> Result<Self, StoreError> {
+        let database = Database::builder()
+            .create_with_backend(backend)
+            .map_err(opening)?;
+        Self::with_database(database, kinds)
+    }
+
+    fn with_database(database: Database, kinds: &[Kind]) -> Result<Self, StoreError> {
+        let engine = Self {
+            database,
+            kinds: kinds.to_vec(),
+        };
+        match engine.meta("format")? {
+            Some(found) if found > FORMAT => {
+                return Err(StoreError::NewerFormat {
+                    found,
+                    known: FORMAT,
+                });
+            }
+            Some(_) => {}
+            None => engine.write(|_, meta| meta("format", FORMAT))?,
+        }
+        Ok(engine)
+    }
+
+    fn meta(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        let io = |cause: &dyn ToString| StoreError::io("reading the store", cause.to_string());
+        let transaction = self.database.begin_read().map_err(|cause| io(&cause))?;
+        let table = match transaction.open_table(META) {
+            Ok(table) => table,
+            Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+            Err(cause) => return Err(io(&cause)),
+        };
+        let found = table.get(name).map_err(|cause| io(&cause))?;
+        Ok(found.map(|value| value.value()))
+    }
+
+    /// One durable transaction; dropped, and so undone, when `work` fails.
+    fn write<F>(&self, work: F) -> Result<(), StoreError>
+    where
+        F: FnOnce(
+            &mut redb::Table<'_, &'static [u8], &'static [u8]>,
+            &mut dyn FnMut(&str, u64) -> Result<(), StoreError>,
+        ) -> Result<(), StoreError>,
+    {
+        let io = |cause: &dyn ToString| StoreError::io("writing the store", cause.to_string());
+        let mut transaction = self.database.begin_write().map_err(|cause| io(&cause))?;
+        transaction.set_two_phase_commit(true);
+        {
+            let mut records = transaction
+                .open_table(RECORDS)
+                .map_err(|cause| io(&cause))?;
+            let mut table = transaction.open_table(META).map_err(|cause| io(&cause))?;
+            let mut meta = |name: &str, value: u64| {
+                table
+                    .insert(name, value)
+                    .map(|_| ())
+                    .map_err(|cause| StoreError::io("writing the store", cause))
+            };
+            work(&mut records, &mut meta)?;
+        }
+        transaction.commit().map_err(|cause| io(&cause))
+    }
+}
+
+fn opening(cause: DatabaseError) -> StoreError {
+    match cause {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse,
+        other => StoreError::io("opening the store", other),
+    }
+}
+
+fn full_key(kind: Kind, key: &str) -> Vec<u8> {
+    [kind.name().as_bytes(), &[0], key.as_bytes()].concat()
+}
+
+fn damaged(what: &str) -> StoreError {
+    StoreError::io("reading the store", format!("{what} is damaged"))
+}
+
+fn revision_of(stored: &[u8]) -> Result<(Revision, &[u8]), StoreError> {
+    let (revision, value) = stored
+        .split_first_chunk::<8>()
+        .ok_or_else(|| damaged("a record"))?;
+    Ok((Revision::from_be_bytes(*revision), value))
+}
+
+impl Engine for EmbeddedEngine {
+    fn load(
+        &mut self,
+        sink: &mut dyn FnMut(Revision, Change) -> Result<(), StoreError>,
+    ) -> Result<Revision, StoreError> {
+        let io = |cause: &dyn ToString| StoreError::io("reading the store", cause.to_string());
+        let transaction = self.database.begin_read().map_err(|cause| io(&cause))?;
+        let table = match transaction.open_table(RECORDS) {
+            Ok(table) => table,
+            Err(TableError::TableDoesNotExist(_)) => return Ok(0),
+            Err(cause) => return Err(io(&cause)),
+        };
+        for entry in table.iter().map_err(|cause| io(&cause))? {
+            let (key, value) = entry.map_err(|cause| io(&cause))?;
+            let key = std::str::from_utf8(key.value()).map_err(|_| damaged("a key"))?;
+            let (kind_name, key) = key.split_once('\0').ok_or_else(|| damaged("a key"))?;
+            let kind = self.kinds.iter().find(|kind| kind.name() == kind_name);
+            let kind = *kind.ok_or_else(|| StoreError::UnknownKind(kind_name.to_owned()))?;
+            let (revision, value) = revision_of(value.value())?;
+            sink(
+                revision,
+                Change::put(kind, key, Bytes::copy_from_slice(value)),
+            )?;
+        }
+        Ok(self.meta("revision")?.unwrap_or(0))
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<Revision, StoreError> {
+        let revision = self.meta("revision")?.unwrap_or(0) + 1;
+        self.write(|records, meta| {
+            for condition in &batch.preconditions {
+                let key = full_key(condition.kind, &condition.key);
+                let stored = records
+                    .get(key.as_slice())
+                    .map_err(|cause| StoreError::io("reading the store", cause))?;
+                let found = stored
+                    .map(|stored| revision_of(stored.value()).map(|(revision, _)| revision))
+                    .transpose()?;
+                if found != condition.revision {
+                    return Err(StoreError::Conflict(format!(
+                        "{} {}",
+                        condition.kind, condition.key
+                    )));
+                }
+            }
+            for change in &batch.changes {
+                let key = full_key(change.kind, &change.key);
+                let io = |cause| StoreError::io("writing the store", cause);
+                match &change.value {
+                    Some(value) => {
+                        let stored = [&revision.to_be_bytes()[..], value].concat();
+                        records
+                            .insert(key.as_slice(), stored.as_slice())
+                            .map_err(io)?;
+                    }
+                    None => {
+                        records.remove(key.as_slice()).map_err(io)?;
+                    }
+                }
+            }
+            meta("revision", revision)
+        })?;
+        Ok(revision)
+    }
+}

@@ -1,0 +1,371 @@
+//! The single writer, and the handle through which everybody uses the store.
+//!
+//! ```text
+//!   planners --queue--> [ run against the newest state ] --> one durable batch --> publish --> answers
+//! ```
+//!
+//! Invariants: a planner sees the effects of every planner before it, also those
+//! of its own batch; what is published is durable; nobody is answered before
+//! that.  A planner that refuses, panics or breaks a limit leaves nothing.  The
+//! writer steps on a thread of its own; a simulator may call
+//! [`Writer::step`] instead.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    Batch, Change, Engine, KEY_LEN_MAX, PLAN_CHANGES_MAX, Revision, StoreError, VALUE_LEN_MAX, View,
+};
+
+/// Plans that may wait.
+const QUEUE_MAX: usize = 4096;
+/// Changes of one durable batch; a plan is never split.
+const BATCH_CHANGES_MAX: usize = 1024;
+
+/// What a planner wants: changes, and the answer once they are durable.
+#[derive(Debug)]
+pub struct Plan<T> {
+    pub changes: Vec<Change>,
+    pub answer: T,
+}
+
+#[derive(Debug)]
+pub struct Committed<T> {
+    /// The revision at which the plan's changes (or what it has read) are durable.
+    pub revision: Revision,
+    pub answer: T,
+}
+
+#[derive(Debug)]
+pub enum CommitError<E> {
+    /// The planner's own no; nothing was written.
+    Refused(E),
+    Store(StoreError),
+}
+
+struct Snapshot<V> {
+    revision: Revision,
+    view: Arc<V>,
+}
+
+/// A planner with its types erased: takes the view, returns changes and keeps its answer.
+trait Job<V>: Send {
+    fn plan(&mut self, view: &V) -> Vec<Change>;
+    fn fail(&mut self, error: StoreError);
+    fn answer(self: Box<Self>, revision: Revision);
+}
+
+struct PlanJob<F, T, E> {
+    planner: Option<F>,
+    outcome: Option<Result<T, CommitError<E>>>,
+    reply: oneshot::Sender<Result<Committed<T>, CommitError<E>>>,
+}
+
+impl<V, F, T, E> Job<V> for PlanJob<F, T, E>
+where
+    F: FnOnce(&V) -> Result<Plan<T>, E> + Send,
+    T: Send,
+    E: Send,
+{
+    fn plan(&mut self, view: &V) -> Vec<Change> {
+        let Some(planner) = self.planner.take() else {
+            return vec![];
+        };
+        // A planner is pure; whatever it broke was its own.
+        match catch_unwind(AssertUnwindSafe(|| planner(view))) {
+            Ok(Ok(plan)) => {
+                self.outcome = Some(Ok(plan.answer));
+                plan.changes
+            }
+            Ok(Err(refusal)) => {
+                self.outcome = Some(Err(CommitError::Refused(refusal)));
+                vec![]
+            }
+            Err(panic) => {
+                self.outcome = Some(Err(CommitError::Store(StoreError::Panicked(panic_text(
+                    panic.as_ref(),
+                )))));
+                vec![]
+            }
+        }
+    }
+
+    fn fail(&mut self, error: StoreError) {
+        // A refusal stands: it says nothing about what is durable.
+        if !matches!(self.outcome, Some(Err(_))) {
+            self.outcome = Some(Err(CommitError::Store(error)));
+        }
+    }
+
+    fn answer(self: Box<Self>, revision: Revision) {
+        let outcome = self
+            .outcome
+            .unwrap_or(Err(CommitError::Store(StoreError::Closed)));
+        // Whoever asked may be gone; what is durable stays.
+        let _ = self
+            .reply
+            .send(outcome.map(|answer| Committed { revision, answer }));
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no text".to_owned())
+}
+
+/// The state machine behind the store.
+pub(crate) struct Writer<V> {
+    engine: Box<dyn Engine>,
+    published: Arc<ArcSwap<Snapshot<V>>>,
+    revisions: watch::Sender<Revision>,
+    failure: watch::Sender<Option<StoreError>>,
+}
+
+impl<V: View> Writer<V> {
+    /// Runs the jobs in order, makes their changes durable in one batch, publishes and answers.
+    fn step(&mut self, mut jobs: Vec<Box<dyn Job<V>>>) {
+        if let Some(failed) = self.failure.borrow().clone() {
+            let stopped = StoreError::Failed(failed.to_string());
+            jobs.iter_mut().for_each(|job| job.fail(stopped.clone()));
+        } else {
+            self.commit(&mut jobs);
+        }
+        let revision = self.published.load().revision;
+        jobs.into_iter().for_each(|job| job.answer(revision));
+    }
+
+    fn commit(&mut self, jobs: &mut [Box<dyn Job<V>>]) {
+        let before = self.published.load_full();
+        let revision = before.revision + 1;
+        let mut view = V::clone(&before.view);
+        let mut batch = Batch::default();
+        for job in jobs.iter_mut() {
+            let changes = job.plan(&view);
+            match checked(&view, revision, &changes) {
+                Ok(Some(next)) => {
+                    view = next;
+                    batch.changes.extend(changes);
+                }
+                Ok(None) => {}
+                Err(error) => job.fail(error),
+            }
+        }
+        if batch.changes.is_empty() {
+            return;
+        }
+        match self.engine.commit(&batch) {
+            Ok(durable) => {
+                debug_assert_eq!(durable, revision, "this writer is the only one");
+                self.published.store(Arc::new(Snapshot {
+                    revision: durable,
+                    view: Arc::new(view),
+                }));
+                self.revisions.send_replace(durable);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the store cannot write any more");
+                jobs.iter_mut().for_each(|job| job.fail(error.clone()));
+                self.failure.send_replace(Some(error));
+            }
+        }
+    }
+
+    fn run(mut self, queue: &Receiver<Box<dyn Job<V>>>) {
+        while let Ok(first) = queue.recv() {
+            let mut jobs = vec![first];
+            // A plan has at most PLAN_CHANGES_MAX changes, so that this bounds the batch.
+            while jobs.len() < BATCH_CHANGES_MAX / 8
+                && let Ok(job) = queue.try_recv()
+            {
+                jobs.push(job);
+            }
+            self.step(jobs);
+        }
+    }
+}
+
+/// The view after `changes`, `None` when there are none.
+fn checked<V: View>(
+    view: &V,
+    revision: Revision,
+    changes: &[Change],
+) -> Result<Option<V>, StoreError> {
+    if changes.is_empty() {
+        return Ok(None);
+    }
+    if changes.len() > PLAN_CHANGES_MAX {
+        return Err(StoreError::Limit(format!(
+            "a plan has {} changes; at most {PLAN_CHANGES_MAX} are allowed",
+            changes.len()
+        )));
+    }
+    let mut next = view.clone();
+    for change in changes {
+        let length = change.value.as_ref().map_or(0, |value| value.len());
+        if length >= VALUE_LEN_MAX || change.key.len() > KEY_LEN_MAX || change.key.contains('\0') {
+            return Err(StoreError::Limit(format!(
+                "the record {} {:?} of {length} bytes is too large",
+                change.kind, change.key
+            )));
+        }
+        next.apply(revision, change)?;
+    }
+    Ok(Some(next))
+}
+
+/// A handle; clones share the store, and the last one to go stops its thread.
+pub struct Store<V: View> {
+    queue: SyncSender<Box<dyn Job<V>>>,
+    published: Arc<ArcSwap<Snapshot<V>>>,
+    revisions: watch::Receiver<Revision>,
+    failure: watch::Receiver<Option<StoreError>>,
+}
+
+impl<V: View> Clone for Store<V> {
+    fn clone(&self) -> Self {
+        Self {
+            queue: self.queue.clone(),
+            published: self.published.clone(),
+            revisions: self.revisions.clone(),
+            failure: self.failure.clone(),
+        }
+    }
+}
+
+impl<V: View> Store<V> {
+    /// Loads all records into `empty` and starts the writer's thread.
+    ///
+    /// # Errors
+    /// What the engine's `load` answers, or `View` for a record that cannot be read.
+    pub fn open(mut engine: Box<dyn Engine>, empty: V) -> Result<Self, StoreError> {
+        let mut view = empty;
+        let revision = engine.load(&mut |revision, change| Ok(view.apply(revision, &change)?))?;
+        let published = Arc::new(ArcSwap::from_pointee(Snapshot {
+            revision,
+            view: Arc::new(view),
+        }));
+        let (revisions, watching) = watch::channel(revision);
+        let (failure, failed) = watch::channel(None);
+        let (queue, inbox) = sync_channel(QUEUE_MAX);
+        let writer = Writer {
+            engine,
+            published: published.clone(),
+            revisions,
+            failure,
+        };
+        std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || writer.run(&inbox))
+            .map_err(|cause| StoreError::io("starting the writer's thread", cause))?;
+        Ok(Self {
+            queue,
+            published,
+            revisions: watching,
+            failure: failed,
+        })
+    }
+
+    /// The newest durable state.
+    pub fn snapshot(&self) -> Arc<V> {
+        self.published.load().view.clone()
+    }
+
+    pub fn revision(&self) -> Revision {
+        self.published.load().revision
+    }
+
+    /// Woken at every publish.
+    pub fn changes(&self) -> watch::Receiver<Revision> {
+        self.revisions.clone()
+    }
+
+    /// Resolves when the store can no longer write; the program should then stop and be started
+    /// again, which reads back what is really durable.
+    pub async fn failed(&self) -> StoreError {
+        let mut failure = self.failure.clone();
+        let found = failure
+            .wait_for(Option::is_some)
+            .await
+            .map(|found| found.clone());
+        found.ok().flatten().unwrap_or(StoreError::Closed)
+    }
+
+    /// A state at least as new as `revision`.
+    ///
+    /// # Errors
+    /// `Closed` when that revision can no longer come.
+    pub async fn snapshot_at_least(&self, revision: Revision) -> Result<Arc<V>, StoreError> {
+        let mut revisions = self.revisions.clone();
+        revisions
+            .wait_for(|newest| *newest >= revision)
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        Ok(self.snapshot())
+    }
+
+    /// Runs `planner` against the newest state; returns when its changes are durable.  Dropping the
+    /// future takes nothing back.
+    ///
+    /// # Errors
+    /// `Refused` with the planner's error; `Store` when nothing was committed (or, after an I/O
+    /// error, when only opening the store again can tell).
+    pub async fn commit<T, E, F>(&self, planner: F) -> Result<Committed<T>, CommitError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnOnce(&V) -> Result<Plan<T>, E> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let mut job: Box<dyn Job<V>> = Box::new(PlanJob {
+            planner: Some(planner),
+            outcome: None,
+            reply,
+        });
+        loop {
+            match self.queue.try_send(job) {
+                Ok(()) => break,
+                Err(TrySendError::Disconnected(_)) => {
+                    return Err(CommitError::Store(StoreError::Closed));
+                }
+                Err(TrySendError::Full(back)) => {
+                    job = back;
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            }
+        }
+        answer
+            .await
+            .unwrap_or(Err(CommitError::Store(StoreError::Closed)))
+    }
+
+    /// As [`Self::commit`], for threads outside the runtime.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn commit_blocking<T, E, F>(&self, planner: F) -> Result<Committed<T>, CommitError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnOnce(&V) -> Result<Plan<T>, E> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(PlanJob {
+            planner: Some(planner),
+            outcome: None,
+            reply,
+        });
+        self.queue
+            .send(job)
+            .map_err(|_| CommitError::Store(StoreError::Closed))?;
+        answer
+            .blocking_recv()
+            .unwrap_or(Err(CommitError::Store(StoreError::Closed)))
+    }
+}
