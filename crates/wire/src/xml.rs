@@ -1,0 +1,105 @@
+//! Writing XML: one string, appended to, escaped here and nowhere else.
+
+/// An XML document under construction.
+#[derive(Debug, Clone)]
+pub struct Writer {
+    text: String,
+    open: Vec<String>,
+}
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Writer {
+    /// A document with its declaration.
+    pub fn new() -> Self {
+        Self {
+            text: "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n".into(),
+            open: vec![],
+        }
+    }
+
+    /// Opens an element; `namespace` becomes its `xmlns`.
+    pub fn open(&mut self, name: &str, namespace: Option<&str>) {
+        self.text.push('<');
+        self.text.push_str(name);
+        if let Some(namespace) = namespace {
+            self.text.push_str(" xmlns=\"");
+            escape(namespace, &mut self.text);
+            self.text.push('"');
+        }
+        self.text.push('>');
+        self.open.push(name.to_owned());
+    }
+
+    /// Closes what was opened last.
+    pub fn close(&mut self) {
+        if let Some(name) = self.open.pop() {
+            self.text.push_str("</");
+            self.text.push_str(&name);
+            self.text.push('>');
+        }
+    }
+
+    /// An element with text; an empty text gives `<name/>`.
+    pub fn leaf(&mut self, name: &str, value: &str) {
+        self.text.push('<');
+        self.text.push_str(name);
+        if value.is_empty() {
+            self.text.push_str("/>");
+            return;
+        }
+        self.text.push('>');
+        escape(value, &mut self.text);
+        self.text.push_str("</");
+        self.text.push_str(name);
+        self.text.push('>');
+    }
+
+    /// Closes what is open and returns the document.
+    pub fn finish(mut self) -> String {
+        while !self.open.is_empty() {
+            self.close();
+        }
+        self.text
+    }
+}
+
+/// Appends `value`, escaped for text and attributes.  Characters that XML 1.0 cannot carry are
+/// dropped: a document that no parser reads would be worse.
+pub fn escape(value: &str, out: &mut String) {
+    for character in value.chars() {
+        match character {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            // A bare carriage return would be read back as a line feed.
+            '\r' => out.push_str("&#13;"),
+            '\t' | '\n' => out.push(character),
+            '\u{0}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => {}
+            other => out.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_are_escaped_and_closed() {
+        let mut writer = Writer::new();
+        writer.open("A", Some("http://x/\"y\"/"));
+        writer.leaf("b", "<&>\u{1}\r");
+        writer.leaf("c", "");
+        assert_eq!(
+            writer.finish(),
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+             <A xmlns=\"http://x/&quot;y&quot;/\"><b>&lt;&amp;&gt;&#13;</b><c/></A>"
+        );
+    }
+}
