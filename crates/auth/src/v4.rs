@@ -1,0 +1,230 @@
+//! Signature version 4: the string that was signed, and the key that signs it.
+
+use aws_lc_rs::{digest, hmac};
+use cumulet_wire::query::{encode, encode_except};
+use http::HeaderMap;
+use zeroize::Zeroizing;
+
+use crate::AuthError;
+
+pub(crate) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+
+/// `AKID/20261121/us-east-1/ec2/aws4_request`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Scope {
+    pub(crate) access_key_id: String,
+    pub(crate) date: String,
+    pub(crate) region: String,
+    pub(crate) service: String,
+}
+
+impl Scope {
+    pub(crate) fn parse(text: &str) -> Result<Self, AuthError> {
+        let bad = || {
+            AuthError::Malformed(
+                "the credential has the form KEY/DATE/REGION/SERVICE/aws4_request".into(),
+            )
+        };
+        let fields: Vec<&str> = text.split('/').collect();
+        let [key, date, region, service, "aws4_request"] = fields.as_slice() else {
+            return Err(bad());
+        };
+        let is_date = date.len() == 8 && date.bytes().all(|byte| byte.is_ascii_digit());
+        if key.is_empty() || key.len() > 128 || !is_date || region.len() > 64 || service.len() > 64
+        {
+            return Err(bad());
+        }
+        Ok(Self {
+            access_key_id: (*key).to_owned(),
+            date: (*date).to_owned(),
+            region: (*region).to_owned(),
+            service: (*service).to_owned(),
+        })
+    }
+
+    pub(crate) fn text(&self) -> String {
+        format!(
+            "{}/{}/{}/aws4_request",
+            self.date, self.region, self.service
+        )
+    }
+}
+
+/// The `Authorization` header of version 4.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) scope: Scope,
+    pub(crate) signed_headers: Vec<String>,
+    pub(crate) signature: String,
+}
+
+impl Header {
+    /// Reads `AWS4-HMAC-SHA256 Credential=…, SignedHeaders=…, Signature=…`, with or without spaces
+    /// after the commas.
+    pub(crate) fn parse(text: &str) -> Result<Self, AuthError> {
+        let bad = |what: &str| {
+            AuthError::Malformed(format!("the Authorization header has no valid {what}"))
+        };
+        let fields = text
+            .strip_prefix(ALGORITHM)
+            .ok_or_else(|| bad("algorithm"))?;
+        let (mut credential, mut signed, mut signature) = (None, None, None);
+        for field in fields.split(',') {
+            let (name, value) = field
+                .trim()
+                .split_once('=')
+                .ok_or_else(|| bad("list of fields"))?;
+            let slot = match name {
+                "Credential" => &mut credential,
+                "SignedHeaders" => &mut signed,
+                "Signature" => &mut signature,
+                _ => return Err(bad("list of fields")),
+            };
+            if slot.replace(value).is_some() {
+                return Err(bad("list of fields"));
+            }
+        }
+        Ok(Self {
+            scope: Scope::parse(credential.ok_or_else(|| bad("Credential"))?)?,
+            signed_headers: signed_headers(signed.ok_or_else(|| bad("SignedHeaders"))?)?,
+            signature: signature.ok_or_else(|| bad("Signature"))?.to_owned(),
+        })
+    }
+}
+
+/// The list must be sorted, lower-case and hold `host`, else what is signed would be ambiguous.
+pub(crate) fn signed_headers(text: &str) -> Result<Vec<String>, AuthError> {
+    let names: Vec<String> = text.split(';').map(str::to_owned).collect();
+    let is_plain = names.iter().all(|name| {
+        !name.is_empty()
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    });
+    if !is_plain || !names.is_sorted() || names.len() > 64 {
+        return Err(AuthError::Malformed(
+            "SignedHeaders must be a sorted list of lower-case names".into(),
+        ));
+    }
+    if !names.iter().any(|name| name == "host") {
+        return Err(AuthError::Malformed(
+            "'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.".into(),
+        ));
+    }
+    Ok(names)
+}
+
+/// What goes into the canonical request.
+pub(crate) struct Canonical<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) query: &'a str,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) host: &'a str,
+    pub(crate) signed_headers: &'a [String],
+    pub(crate) payload_hash: &'a str,
+}
+
+impl Canonical<'_> {
+    pub(crate) fn request(&self) -> Result<String, AuthError> {
+        let mut text = format!("{}\n{}\n{}\n", self.method, self.path, self.query);
+        for name in self.signed_headers {
+            text.push_str(name);
+            text.push(':');
+            text.push_str(&self.header_value(name)?);
+            text.push('\n');
+        }
+        text.push('\n');
+        text.push_str(&self.signed_headers.join(";"));
+        text.push('\n');
+        text.push_str(self.payload_hash);
+        Ok(text)
+    }
+
+    fn header_value(&self, name: &str) -> Result<String, AuthError> {
+        if name == "host" {
+            return Ok(self.host.to_owned());
+        }
+        let mut values = vec![];
+        for value in self.headers.get_all(name) {
+            let text = value.to_str().map_err(|_| {
+                AuthError::Malformed(format!("the signed header {name} is not plain text"))
+            })?;
+            values.push(
+                text.split(' ')
+                    .filter(|word| !word.is_empty())
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            );
+        }
+        if values.is_empty() {
+            return Err(AuthError::Malformed(format!(
+                "the signed header {name} is missing"
+            )));
+        }
+        Ok(values.join(","))
+    }
+}
+
+/// The query, decoded, encoded again and sorted, without `X-Amz-Signature`.
+pub(crate) fn canonical_query(raw: Option<&str>) -> Result<String, AuthError> {
+    let decode = |text: &str| {
+        cumulet_wire::query::decode(text).map_err(|cause| AuthError::Malformed(cause.to_string()))
+    };
+    let mut pairs = vec![];
+    for pair in raw
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+    {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = decode(name)?;
+        if name != "X-Amz-Signature" {
+            pairs.push((encode(&name), encode(&decode(value)?)));
+        }
+    }
+    pairs.sort();
+    Ok(pairs
+        .into_iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect::<Vec<_>>()
+        .join("&"))
+}
+
+/// The ways in which clients of services other than S3 sign a path: as sent and encoded once more
+/// (the rule), and as sent (old clients that do not encode twice).
+pub(crate) fn canonical_paths(raw: &str) -> Vec<String> {
+    let twice = encode_except(raw, b"/");
+    if twice == raw {
+        vec![twice]
+    } else {
+        vec![twice, raw.to_owned()]
+    }
+}
+
+pub(crate) fn string_to_sign(time: &str, scope: &Scope, canonical_request: &str) -> String {
+    format!(
+        "{ALGORITHM}\n{time}\n{}\n{}",
+        scope.text(),
+        sha256_hex(canonical_request.as_bytes())
+    )
+}
+
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+    hex::encode(digest::digest(&digest::SHA256, bytes))
+}
+
+/// The signature, 32 bytes.
+pub(crate) fn signature(secret: &str, scope: &Scope, string_to_sign: &str) -> [u8; 32] {
+    let first = Zeroizing::new(format!("AWS4{secret}"));
+    let mut key = mac(first.as_bytes(), &scope.date);
+    for text in [scope.region.as_str(), &scope.service, "aws4_request"] {
+        key = mac(&key, text);
+    }
+    mac(&key, string_to_sign)
+}
+
+fn mac(key: &[u8], text: &str) -> [u8; 32] {
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes());
+    tag.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes")
+}

@@ -1,0 +1,342 @@
+//! What is accepted, and that nothing else is.
+
+use std::collections::BTreeSet;
+
+use cumulet_auth::sign::{Signer, Unsigned, v2_signature, v4_headers};
+use cumulet_auth::{
+    AuthError, Key, Keys, Principal, Profile, QueryPolicy, Request, Verified, verify_query,
+};
+use cumulet_domain::{AccountId, Timestamp};
+use cumulet_wire::query::Params;
+use cumulet_wire::time::{format_iso8601, parse_iso8601};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+
+struct OneKey(&'static [u8]);
+
+impl Keys for OneKey {
+    fn find(&self, access_key_id: &str) -> Option<Key> {
+        (access_key_id == "AKIDEXAMPLE").then(|| Key {
+            secret: SECRET.to_owned().into(),
+            versions: BTreeSet::from_iter(self.0.iter().copied()),
+            principal: Principal {
+                account: "111122223333".parse::<AccountId>().unwrap(),
+                user: "admin".into(),
+                access_key_id: access_key_id.into(),
+            },
+        })
+    }
+}
+
+/// A request with everything owned, so that tests can change one thing.
+#[derive(Clone)]
+struct Owned {
+    method: Method,
+    path: String,
+    query: Option<String>,
+    headers: HeaderMap,
+    host: String,
+    body: Vec<u8>,
+    now: Timestamp,
+}
+
+const EC2: QueryPolicy<'_> = QueryPolicy {
+    service: "ec2",
+    region: "us-east-1",
+    is_global: false,
+    allows_host_scope: true,
+};
+
+impl Owned {
+    fn verify(&self, versions: &'static [u8]) -> Result<Verified, AuthError> {
+        self.verify_as(versions, &EC2)
+    }
+
+    fn verify_as(
+        &self,
+        versions: &'static [u8],
+        policy: &QueryPolicy<'_>,
+    ) -> Result<Verified, AuthError> {
+        let params = Params::parse(self.query.as_deref(), Some(&self.body)).unwrap();
+        let request = Request {
+            method: &self.method,
+            raw_path: &self.path,
+            raw_query: self.query.as_deref(),
+            headers: &self.headers,
+            host: &self.host,
+            body: &self.body,
+            now: self.now,
+        };
+        verify_query(&request, &params, &OneKey(versions), policy)
+    }
+}
+
+fn now() -> Timestamp {
+    parse_iso8601("2026-11-21T07:00:00Z").unwrap()
+}
+
+fn v4(service: &str, region: &str, host: &str) -> Owned {
+    let body = b"Action=DescribeRegions&Version=2016-11-15".to_vec();
+    let signer = Signer {
+        access_key_id: "AKIDEXAMPLE",
+        secret: SECRET,
+        region,
+        service,
+    };
+    let request = Unsigned {
+        method: "POST",
+        host,
+        raw_path: "/",
+        raw_query: None,
+        body: &body,
+        now: now(),
+    };
+    let mut headers = HeaderMap::new();
+    for (name, value) in v4_headers(&signer, &request, &HeaderMap::new()).unwrap() {
+        headers.insert(
+            HeaderName::from_bytes(name.as_bytes()).unwrap(),
+            HeaderValue::from_str(&value).unwrap(),
+        );
+    }
+    Owned {
+        method: Method::POST,
+        path: "/".into(),
+        query: None,
+        headers,
+        host: host.into(),
+        body,
+        now: now(),
+    }
+}
+
+fn v2(signed_host: &str, extra: &str) -> Owned {
+    let mut query = format!(
+        "AWSAccessKeyId=AKIDEXAMPLE&Action=DescribeInstances&InstanceId.1=i-2ba64342&InstanceId.10=x&SignatureMethod=HmacSHA256\
+         &SignatureVersion=2&Timestamp={}&Version=2013-02-01{extra}",
+        format_iso8601(now()).replace(':', "%3A")
+    );
+    let params = Params::parse(Some(&query), None).unwrap();
+    let signature = v2_signature(SECRET, "GET", signed_host, "/", &params);
+    query.push_str(&format!(
+        "&Signature={}",
+        cumulet_wire::query::encode(&signature)
+    ));
+    Owned {
+        method: Method::GET,
+        path: "/".into(),
+        query: Some(query),
+        headers: HeaderMap::new(),
+        host: "cloud:8773".into(),
+        body: vec![],
+        now: now(),
+    }
+}
+
+#[test]
+fn good_signatures_say_who_signed() {
+    let verified = v4("ec2", "us-east-1", "127.0.0.1:8773")
+        .verify(&[4])
+        .unwrap();
+    assert_eq!(
+        (verified.version, verified.principal.user.as_str()),
+        (4, "admin")
+    );
+    for host in ["cloud:8773", "cloud"] {
+        assert_eq!(
+            v2(host, "").verify(&[2]).unwrap().version,
+            2,
+            "signed for {host}"
+        );
+    }
+}
+
+#[test]
+fn any_change_of_what_was_signed_is_refused() {
+    let good = v4("ec2", "us-east-1", "127.0.0.1:8773");
+    let mut changed = vec![];
+    for index in 0..good.body.len() {
+        let mut other = good.clone();
+        other.body[index] = if other.body[index] == b'X' {
+            b'Y'
+        } else {
+            b'X'
+        };
+        changed.push(other);
+    }
+    changed.push(Owned {
+        method: Method::GET,
+        ..good.clone()
+    });
+    changed.push(Owned {
+        path: "/x".into(),
+        ..good.clone()
+    });
+    changed.push(Owned {
+        query: Some("A=b".into()),
+        ..good.clone()
+    });
+    changed.push(Owned {
+        host: "127.0.0.2:8773".into(),
+        ..good.clone()
+    });
+    for other in changed {
+        assert!(
+            other.verify(&[4]).is_err(),
+            "{}",
+            String::from_utf8_lossy(&other.body)
+        );
+    }
+    let good = v2("cloud", "");
+    let query = good.query.clone().unwrap();
+    for (from, to) in [
+        ("DescribeInstances", "TerminateInstances"),
+        ("i-2ba64342", "i-2ba64343"),
+        ("2013-02-01", "2013-02-02"),
+    ] {
+        let other = Owned {
+            query: Some(query.replace(from, to)),
+            ..good.clone()
+        };
+        assert_eq!(
+            other.verify(&[2]),
+            Err(AuthError::Mismatch { version: 2 }),
+            "{to}"
+        );
+    }
+}
+
+#[test]
+fn every_flipped_letter_of_a_signature_is_refused() {
+    let good = v4("ec2", "us-east-1", "127.0.0.1:8773");
+    let header = good.headers["authorization"].to_str().unwrap().to_owned();
+    let start = header.find("Signature=").unwrap() + "Signature=".len();
+    for index in start..header.len() {
+        let mut bytes = header.clone().into_bytes();
+        bytes[index] = if bytes[index] == b'0' { b'1' } else { b'0' };
+        let mut other = good.clone();
+        other
+            .headers
+            .insert("authorization", HeaderValue::from_bytes(&bytes).unwrap());
+        assert_eq!(other.verify(&[4]), Err(AuthError::Mismatch { version: 4 }));
+    }
+}
+
+#[test]
+fn the_time_is_good_for_fifteen_minutes_either_way() {
+    for request in [v4("ec2", "us-east-1", "127.0.0.1:8773"), v2("cloud", "")] {
+        for (minutes, is_good) in [(-16, false), (-14, true), (14, true), (16, false)] {
+            let other = Owned {
+                now: now().plus_millis(minutes * 60_000),
+                ..request.clone()
+            };
+            let result = other.verify(&[2, 4]);
+            assert_eq!(result.is_ok(), is_good, "{minutes} minutes: {result:?}");
+            if let Err(error) = result {
+                assert_eq!(error.refusal(Profile::Ec2).code, "RequestExpired");
+            }
+        }
+    }
+}
+
+#[test]
+fn scopes_must_be_ours() {
+    let other = v4("ec2", "eu-west-1", "127.0.0.1:8773").verify(&[4]);
+    assert!(matches!(other, Err(AuthError::WrongRegion { .. })));
+    assert!(matches!(
+        v4("s3", "us-east-1", "cloud.example:1").verify(&[4]),
+        Err(AuthError::WrongService { .. })
+    ));
+    let sts = QueryPolicy {
+        service: "sts",
+        region: "eu-north-1",
+        is_global: true,
+        allows_host_scope: false,
+    };
+    assert!(
+        v4("sts", "us-east-1", "cloud.example:1")
+            .verify_as(&[4], &sts)
+            .is_ok()
+    );
+}
+
+/// boto 2.49 makes region and service of the host that it was given (observed with boto 2.49).
+#[test]
+fn what_boto_makes_of_an_address_counts_as_our_region() {
+    assert!(v4("127", "0", "127.0.0.1:8773").verify(&[4]).is_ok());
+    assert!(
+        v4("localhost", "localhost", "localhost:8773")
+            .verify(&[4])
+            .is_ok()
+    );
+    assert!(
+        v4("127", "0", "cloud.example:8773").verify(&[4]).is_err(),
+        "only if the signed host is that address"
+    );
+    let sts = QueryPolicy {
+        service: "sts",
+        allows_host_scope: false,
+        ..EC2
+    };
+    assert!(
+        v4("127", "0", "127.0.0.1:8773")
+            .verify_as(&[4], &sts)
+            .is_err(),
+        "only for EC2"
+    );
+}
+
+#[test]
+fn a_key_is_limited_to_its_versions() {
+    let refused = v4("ec2", "us-east-1", "127.0.0.1:8773").verify(&[2]);
+    assert_eq!(refused, Err(AuthError::VersionNotAllowed(4)));
+    assert_eq!(
+        v2("cloud", "").verify(&[4]),
+        Err(AuthError::VersionNotAllowed(2))
+    );
+}
+
+#[test]
+fn credentials_come_from_one_place() {
+    let mut both = v4("ec2", "us-east-1", "127.0.0.1:8773");
+    both.query = v2("cloud", "").query;
+    both.body = vec![];
+    assert_eq!(both.verify(&[2, 4]), Err(AuthError::TwoSources));
+    let mut twice = v4("ec2", "us-east-1", "127.0.0.1:8773");
+    let header = twice.headers["authorization"].clone();
+    twice.headers.append("authorization", header);
+    assert_eq!(twice.verify(&[4]), Err(AuthError::TwoSources));
+    let none = Owned {
+        headers: HeaderMap::new(),
+        ..v4("ec2", "us-east-1", "127.0.0.1:8773")
+    };
+    let refusal = none.verify(&[4]).unwrap_err().refusal(Profile::Ec2);
+    assert_eq!((refusal.status, refusal.code), (400, "MissingParameter"));
+}
+
+#[test]
+fn an_unknown_key_is_told_like_ec2_tells_it() {
+    let mut other = v4("ec2", "us-east-1", "127.0.0.1:8773");
+    let header = other.headers["authorization"]
+        .to_str()
+        .unwrap()
+        .replace("AKIDEXAMPLE", "AKIDOTHER");
+    other
+        .headers
+        .insert("authorization", HeaderValue::from_str(&header).unwrap());
+    let error = other.verify(&[4]).unwrap_err();
+    assert_eq!(
+        (
+            error.refusal(Profile::Ec2).status,
+            error.refusal(Profile::Ec2).code
+        ),
+        (401, "AuthFailure")
+    );
+    assert_eq!(error.refusal(Profile::Sts).code, "InvalidClientTokenId");
+}
+
+#[test]
+fn timestamp_and_expires_exclude_each_other() {
+    let both = v2("cloud", "&Expires=2030-01-01T00%3A00%3A00Z");
+    assert!(matches!(both.verify(&[2]), Err(AuthError::Malformed(_))));
+}
