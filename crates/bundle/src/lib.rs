@@ -1,1 +1,3 @@
-//! Being laid.
+//! Bundles: an image as compressed, encrypted, signed parts with a manifest, in both directions.
+
+pub mod manifest;
