@@ -1,1 +1,135 @@
-//! Being laid.
+//! The use cases of the cloud, and the reconcilers that make them true.
+//!
+//! A use case authorises, plans against the newest state, commits once and
+//! wakes a reconciler; it knows no protocol.  A reconciler observes, plans
+//! (purely, in `domain`), does one step, records, and looks again.
+//!
+//! Start reading at [`instances`] for a use case and at [`reconcile`] for the
+//! other half.  Deliberately absent: signatures, XML, HTTP, QEMU.
+
+pub mod accounts;
+pub mod environment;
+pub mod images;
+pub mod instances;
+pub mod kernels;
+pub mod keypairs;
+pub mod launch;
+pub mod maintenance;
+pub mod reconcile;
+pub mod records;
+pub mod state;
+pub mod status;
+
+use std::sync::Arc;
+
+use cumulet_domain::instance_types::InstanceType;
+use cumulet_domain::{AccountId, Error};
+use cumulet_host::api::Host;
+use cumulet_store::{CommitError, Plan, Store, StoreError};
+
+pub use environment::Environment;
+pub use state::State;
+
+/// Who is asking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    pub account: AccountId,
+    pub user: String,
+}
+
+/// What the operator decided.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    pub region: String,
+    pub zone: String,
+    pub instance_types: Vec<InstanceType>,
+    /// Live instances of an account that has no limit of its own.
+    pub instances_per_account: u32,
+    /// Biggest image, in bytes, once unpacked.
+    pub image_bytes_max: u64,
+    /// How long terminated instances and deregistered images stay visible.
+    pub terminated_visible_ms: i64,
+    /// How long a guest may take to answer the power button.
+    pub shutdown_patience_ms: u64,
+    pub reboot_patience_ms: u64,
+    /// Whether metadata tokens are required unless a launch says otherwise.
+    pub is_metadata_token_required: bool,
+}
+
+/// A handle to the cloud; clones share it.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store<State>,
+    host: Host,
+    environment: Environment,
+    config: EngineConfig,
+    wake: reconcile::Wake,
+}
+
+impl Engine {
+    /// Puts the engine together and starts its reconcilers on the current runtime.  What was
+    /// under way before a restart goes on.
+    pub fn start(
+        store: Store<State>,
+        host: Host,
+        environment: Environment,
+        config: EngineConfig,
+    ) -> (Engine, reconcile::Reconcilers) {
+        let (wake, inbox) = reconcile::Wake::new();
+        let engine = Engine {
+            inner: Arc::new(Inner {
+                store,
+                host,
+                environment,
+                config,
+                wake,
+            }),
+        };
+        let reconcilers = reconcile::Reconcilers::start(engine.clone(), inbox);
+        (engine, reconcilers)
+    }
+
+    /// The newest published state.
+    pub fn snapshot(&self) -> Arc<State> {
+        self.inner.store.snapshot()
+    }
+
+    pub fn config(&self) -> &EngineConfig {
+        &self.inner.config
+    }
+
+    pub fn environment(&self) -> &Environment {
+        &self.inner.environment
+    }
+
+    pub fn host(&self) -> &Host {
+        &self.inner.host
+    }
+
+    pub(crate) fn wake(&self) -> &reconcile::Wake {
+        &self.inner.wake
+    }
+
+    /// Runs `plan` against the newest state and returns when its changes are durable.
+    pub(crate) async fn commit<T, F>(&self, plan: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&State) -> Result<Plan<T>, Error> + Send + 'static,
+    {
+        match self.inner.store.commit(plan).await {
+            Ok(committed) => Ok(committed.answer),
+            Err(CommitError::Refused(error)) => Err(error),
+            Err(CommitError::Store(cause)) => Err(unavailable(&cause)),
+        }
+    }
+}
+
+fn unavailable(cause: &StoreError) -> Error {
+    Error::ServiceUnavailable {
+        log: format!("the store did not commit: {cause}"),
+    }
+}

@@ -1,0 +1,354 @@
+//! Accounts, users, access keys, certificates: the operator's records.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use cumulet_domain::accounts::{AccessKey, Account, Certificate, CloudIdentity, User, check_name};
+use cumulet_domain::{AccountId, Error, Resource};
+use cumulet_host::api::GroundPlan;
+use cumulet_store::Plan;
+use zeroize::Zeroizing;
+
+use crate::Engine;
+use crate::records::Stored;
+use crate::state::State;
+
+/// What a first start puts into an empty store, in one commit.
+pub struct Bootstrap {
+    pub account: Account,
+    pub user: User,
+    pub access_key: AccessKey,
+    pub certificate: Certificate,
+    pub identity: CloudIdentity,
+}
+
+/// The changes of a first start.  Nothing if the cloud has its identity already.
+pub fn plan_bootstrap(state: &State, bootstrap: &Bootstrap) -> Plan<bool> {
+    if state.identity.is_some() {
+        return Plan {
+            changes: vec![],
+            answer: false,
+        };
+    }
+    Plan {
+        changes: vec![
+            bootstrap.account.put(),
+            bootstrap.user.put(),
+            bootstrap.access_key.put(),
+            bootstrap.certificate.put(),
+            bootstrap.identity.put(),
+        ],
+        answer: true,
+    }
+}
+
+/// The context that an access key's secret is sealed with.
+pub fn secret_context(access_key_id: &str) -> String {
+    format!("access-key/{access_key_id}")
+}
+
+/// The context that the cloud's private key is sealed with.
+pub const IDENTITY_CONTEXT: &str = "cloud-identity";
+
+/// A key's record, and its secret in plain.
+pub type OpenedKey = (Arc<AccessKey>, Zeroizing<String>);
+
+impl Engine {
+    /// # Errors
+    /// `AlreadyExists`, `InvalidValue`.
+    pub async fn create_account(
+        &self,
+        name: String,
+        id: Option<AccountId>,
+    ) -> Result<Account, Error> {
+        check_name("name", &name)?;
+        let random = self.environment().random();
+        let account = Account {
+            id: id.unwrap_or_else(|| AccountId::from_random((random >> 64) as u64)),
+            name,
+            created: self.environment().now(),
+            instance_limit: None,
+        };
+        self.commit(move |state| {
+            let is_taken = state.accounts.contains_key(&account.id)
+                || state
+                    .accounts
+                    .values()
+                    .any(|other| other.name == account.name);
+            if is_taken {
+                return Err(Error::AlreadyExists {
+                    resource: Resource::Account,
+                    id: account.name,
+                });
+            }
+            Ok(Plan {
+                changes: vec![account.put()],
+                answer: account,
+            })
+        })
+        .await
+    }
+
+    /// # Errors
+    /// `NotFound`; `IncorrectState` while the account owns anything but users, keys and certificates.
+    pub async fn delete_account(&self, id: AccountId) -> Result<(), Error> {
+        self.commit(move |state| {
+            let account = find_account(state, id)?;
+            let owns = state.reservations_of(id).next().is_some()
+                || state.images.values().any(|image| image.owner == id)
+                || state.key_pairs.keys().any(|(owner, _)| *owner == id);
+            if owns {
+                let message = format!("The account {id} still owns images, instances or key pairs");
+                return Err(Error::IncorrectState {
+                    resource: Resource::Account,
+                    message,
+                });
+            }
+            let mut changes = vec![account.delete()];
+            changes.extend(
+                state
+                    .users
+                    .values()
+                    .filter(|user| user.account == id)
+                    .map(|user| user.delete()),
+            );
+            changes.extend(
+                state
+                    .access_keys
+                    .values()
+                    .filter(|key| key.account == id)
+                    .map(|key| key.delete()),
+            );
+            changes.extend(
+                state
+                    .certificates_of(id)
+                    .map(|certificate| certificate.delete()),
+            );
+            Ok(Plan {
+                changes,
+                answer: (),
+            })
+        })
+        .await
+    }
+
+    /// `None` gives the cloud's default back.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn set_instance_limit(&self, id: AccountId, limit: Option<u32>) -> Result<(), Error> {
+        self.commit(move |state| {
+            let mut account = Account::clone(find_account(state, id)?.as_ref());
+            account.instance_limit = limit;
+            Ok(Plan {
+                changes: vec![account.put()],
+                answer: (),
+            })
+        })
+        .await
+    }
+
+    /// # Errors
+    /// `NotFound` of the account, `AlreadyExists`, `InvalidValue`.
+    pub async fn create_user(
+        &self,
+        account: AccountId,
+        name: String,
+        password_hash: Option<String>,
+    ) -> Result<User, Error> {
+        check_name("name", &name)?;
+        let user = User {
+            account,
+            name,
+            created: self.environment().now(),
+            password_hash,
+        };
+        self.commit(move |state| {
+            find_account(state, account)?;
+            if state
+                .users
+                .contains_key(&(account, user.name.as_str().into()))
+            {
+                return Err(Error::AlreadyExists {
+                    resource: Resource::User,
+                    id: user.name,
+                });
+            }
+            Ok(Plan {
+                changes: vec![user.put()],
+                answer: user,
+            })
+        })
+        .await
+    }
+
+    /// Deletes a user with all keys and certificates.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn delete_user(&self, account: AccountId, name: String) -> Result<(), Error> {
+        self.commit(move |state| {
+            let user = find_user(state, account, &name)?;
+            let mut changes = vec![user.delete()];
+            let is_theirs = |owner: AccountId, user: &str| owner == account && user == name;
+            changes.extend(
+                state
+                    .access_keys
+                    .values()
+                    .filter(|k| is_theirs(k.account, &k.user))
+                    .map(|k| k.delete()),
+            );
+            changes.extend(
+                state
+                    .certificates
+                    .values()
+                    .filter(|c| is_theirs(c.account, &c.user))
+                    .map(|c| c.delete()),
+            );
+            Ok(Plan {
+                changes,
+                answer: (),
+            })
+        })
+        .await
+    }
+
+    /// Stores an access key whose id and secret the caller made.
+    ///
+    /// # Errors
+    /// `NotFound` of the user, `AlreadyExists`, `Internal` when sealing fails.
+    pub async fn create_access_key(
+        &self,
+        account: AccountId,
+        user: String,
+        id: String,
+        secret: &str,
+        signature_versions: BTreeSet<u8>,
+    ) -> Result<AccessKey, Error> {
+        let sealed_secret = self
+            .environment()
+            .sealer
+            .seal(&secret_context(&id), secret.as_bytes())
+            .map_err(Error::internal)?;
+        let key = AccessKey {
+            id,
+            account,
+            user,
+            created: self.environment().now(),
+            sealed_secret,
+            signature_versions,
+        };
+        self.commit(move |state| {
+            find_user(state, account, &key.user)?;
+            if state.access_keys.contains_key(key.id.as_str()) {
+                return Err(Error::AlreadyExists {
+                    resource: Resource::AccessKey,
+                    id: key.id,
+                });
+            }
+            Ok(Plan {
+                changes: vec![key.put()],
+                answer: key,
+            })
+        })
+        .await
+    }
+
+    /// # Errors
+    /// `NotFound`.
+    pub async fn delete_access_key(&self, id: String) -> Result<(), Error> {
+        self.commit(move |state| {
+            let key = state.access_keys.get(id.as_str());
+            let key = key.ok_or_else(|| Error::not_found(Resource::AccessKey, &id))?;
+            Ok(Plan {
+                changes: vec![key.delete()],
+                answer: (),
+            })
+        })
+        .await
+    }
+
+    /// The key's record and its secret, or `None` when there is no such key.
+    ///
+    /// # Errors
+    /// `Internal` when the secret does not open, for example under another key file.
+    pub fn find_access_key(&self, id: &str) -> Result<Option<OpenedKey>, Error> {
+        let Some(key) = self.snapshot().access_keys.get(id).cloned() else {
+            return Ok(None);
+        };
+        let secret = self
+            .environment()
+            .sealer
+            .open(&secret_context(id), &key.sealed_secret)
+            .map_err(Error::internal)?;
+        let secret = String::from_utf8(secret.to_vec()).map_err(Error::internal)?;
+        Ok(Some((key, Zeroizing::new(secret))))
+    }
+
+    /// # Errors
+    /// `NotFound` of the user, `AlreadyExists`.
+    pub async fn add_certificate(&self, certificate: Certificate) -> Result<(), Error> {
+        self.commit(move |state| {
+            find_user(state, certificate.account, &certificate.user)?;
+            if state
+                .certificates
+                .contains_key(certificate.fingerprint.as_str())
+            {
+                return Err(Error::AlreadyExists {
+                    resource: Resource::Certificate,
+                    id: certificate.fingerprint,
+                });
+            }
+            Ok(Plan {
+                changes: vec![certificate.put()],
+                answer: (),
+            })
+        })
+        .await
+    }
+
+    /// # Errors
+    /// `NotFound`.
+    pub async fn delete_certificate(&self, fingerprint: String) -> Result<(), Error> {
+        self.commit(move |state| {
+            let found = state.certificates.get(fingerprint.as_str());
+            let found =
+                found.ok_or_else(|| Error::not_found(Resource::Certificate, &fingerprint))?;
+            Ok(Plan {
+                changes: vec![found.delete()],
+                answer: (),
+            })
+        })
+        .await
+    }
+}
+
+/// Records where the network lies, once; later calls return what was recorded.
+pub fn plan_ground(state: &State, proposed: GroundPlan) -> Plan<GroundPlan> {
+    match &state.ground {
+        Some(recorded) => Plan {
+            changes: vec![],
+            answer: GroundPlan::clone(recorded),
+        },
+        None => Plan {
+            changes: vec![proposed.put()],
+            answer: proposed,
+        },
+    }
+}
+
+fn find_account(state: &State, id: AccountId) -> Result<Arc<Account>, Error> {
+    state
+        .accounts
+        .get(&id)
+        .cloned()
+        .ok_or_else(|| Error::not_found(Resource::Account, id))
+}
+
+fn find_user(state: &State, account: AccountId, name: &str) -> Result<Arc<User>, Error> {
+    state
+        .users
+        .get(&(account, name.into()))
+        .cloned()
+        .ok_or_else(|| Error::not_found(Resource::User, name))
+}

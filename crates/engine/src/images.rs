@@ -1,0 +1,393 @@
+//! Images: registering a bundle, showing, deregistering.
+
+use std::sync::Arc;
+
+use cumulet_bundle::manifest::{self, Manifest, ManifestError};
+use cumulet_domain::images::{
+    Architecture, BootKind, BundlePart, BundleSource, Image, ImageState, Preparation,
+    check_image_name,
+};
+use cumulet_domain::{AccountId, Digest, Error, ImageId, Resource};
+use cumulet_store::Plan;
+use zeroize::Zeroizing;
+
+use crate::environment::ObjectError;
+use crate::records::Stored;
+use crate::state::State;
+use crate::{Caller, Engine};
+
+/// Biggest manifest that is read.
+pub const MANIFEST_BYTES_MAX: usize = 1024 * 1024;
+/// Most parts of one bundle: 10,000 parts of 10 MiB are 100 GB.
+pub const PARTS_MAX: usize = 10_000;
+
+/// A request to register a bundle.
+#[derive(Debug, Clone)]
+pub struct RegisterImage {
+    /// `bucket/key` of the manifest.
+    pub location: String,
+    pub name: Option<String>,
+    pub description: Option<String>,
+    /// `None` means what the manifest says, else x86_64.
+    pub architecture: Option<Architecture>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OwnerFilter {
+    Caller,
+    /// The alias `amazon`: images that the cloud's maker publishes; there are none.
+    Amazon,
+    Account(AccountId),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecutableFilter {
+    /// Images of others that name the caller.
+    Caller,
+    /// Public images.
+    All,
+    /// The caller's own images that name this account.
+    Account(AccountId),
+}
+
+/// Selection of images: an image must match every list that is not empty.
+#[derive(Debug, Clone, Default)]
+pub struct ImagesQuery {
+    pub ids: Vec<ImageId>,
+    pub owners: Vec<OwnerFilter>,
+    pub executable_by: Vec<ExecutableFilter>,
+}
+
+/// The context that a bundle's key is sealed with.
+pub(crate) fn bundle_context(image: ImageId) -> String {
+    format!("bundle/{image}")
+}
+
+impl Engine {
+    /// Reads and checks the manifest, then records the image; its preparation begins at once.
+    ///
+    /// # Errors
+    /// `InvalidManifest`; `Denied` when the bundle is somebody else's, its signature is wrong or its
+    /// objects may not be read; `InvalidValue`; `AlreadyExists` of the name.
+    pub async fn register_image(
+        &self,
+        caller: &Caller,
+        request: RegisterImage,
+    ) -> Result<ImageId, Error> {
+        if let Some(name) = &request.name {
+            check_image_name(name)?;
+        }
+        let location = request.location.trim_start_matches('/').to_owned();
+        let (bucket, key) = location
+            .split_once('/')
+            .filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty())
+            .ok_or_else(|| {
+                Error::invalid(
+                    "ImageLocation",
+                    "The image location has the form bucket/manifest",
+                )
+            })?;
+        let objects = &self.environment().objects;
+        let bytes = objects
+            .read_small(caller.account, bucket, key, MANIFEST_BYTES_MAX)
+            .await
+            .map_err(|cause| manifest_unreadable(&location, cause))?;
+        let opened = self.open_manifest(caller.account, bytes).await?;
+
+        let id = ImageId::from_random(self.environment().random());
+        let prefix = key
+            .rsplit_once('/')
+            .map_or(String::new(), |(folder, _)| format!("{folder}/"));
+        let sealed_key = self
+            .environment()
+            .sealer
+            .seal(&bundle_context(id), opened.key_and_iv.as_slice())
+            .map_err(Error::internal)?;
+        let source = BundleSource {
+            image: id,
+            bucket: bucket.to_owned(),
+            parts: opened
+                .manifest
+                .parts
+                .iter()
+                .map(|part| BundlePart {
+                    key: format!("{prefix}{}", part.filename),
+                    sha1: hex::encode(part.sha1),
+                })
+                .collect(),
+            sealed_key,
+            sha1: hex::encode(opened.manifest.digest),
+            size_bytes: opened.manifest.size,
+        };
+        let manifest_architecture = match opened.manifest.architecture.as_deref() {
+            Some("i386") => Architecture::I386,
+            _ => Architecture::X86_64,
+        };
+        let image = Image {
+            id,
+            owner: caller.account,
+            architecture: request.architecture.unwrap_or(manifest_architecture),
+            location,
+            name: request.name,
+            description: request.description,
+            created: self.environment().now(),
+            state: ImageState::Available,
+            is_public: false,
+            launch_accounts: Default::default(),
+            product_codes: opened.manifest.product_codes.clone(),
+            preparation: Preparation::Pending { percent: 0 },
+        };
+        self.commit(move |state| {
+            check_name_free(state, &image)?;
+            Ok(Plan {
+                changes: vec![source.put(), image.put()],
+                answer: (),
+            })
+        })
+        .await?;
+        self.wake().image(id);
+        Ok(id)
+    }
+
+    /// Steps 2 and 3 of RegisterImage: decrypt, parse, check owner and signature.
+    async fn open_manifest(
+        &self,
+        caller: AccountId,
+        bytes: Vec<u8>,
+    ) -> Result<OpenedManifest, Error> {
+        let state = self.snapshot();
+        let identity = state
+            .identity
+            .clone()
+            .ok_or_else(|| Error::internal("the cloud has no identity"))?;
+        let sealer = self.environment().sealer.clone();
+        let certificates: Vec<String> = state
+            .certificates_of(caller)
+            .map(|it| it.pem.clone())
+            .collect();
+        let work = move || {
+            let private_key = sealer
+                .open(
+                    crate::accounts::IDENTITY_CONTEXT,
+                    &identity.sealed_private_key,
+                )
+                .map_err(Error::internal)?;
+            open_manifest(caller, &bytes, &private_key, &certificates)
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(Error::internal)?
+    }
+
+    /// Images that the caller may launch, by the three lists.
+    ///
+    /// # Errors
+    /// `NotFound` naming all ids that do not exist; an image that exists and is not the caller's to
+    /// launch is left out silently.
+    pub fn describe_images(
+        &self,
+        caller: &Caller,
+        query: &ImagesQuery,
+    ) -> Result<Vec<Arc<Image>>, Error> {
+        let state = self.snapshot();
+        let missing: Vec<String> = query
+            .ids
+            .iter()
+            .filter(|id| !state.images.contains_key(*id))
+            .map(ToString::to_string)
+            .collect();
+        if !missing.is_empty() {
+            return Err(Error::not_found_all(Resource::Image, missing));
+        }
+        let me = caller.account;
+        let is_chosen = |image: &&Arc<Image>| {
+            image.may_launch(me)
+                && (query.ids.is_empty() || query.ids.contains(&image.id))
+                && (query.owners.is_empty()
+                    || query.owners.iter().any(|owner| is_owned(image, me, owner)))
+                && (query.executable_by.is_empty()
+                    || query
+                        .executable_by
+                        .iter()
+                        .any(|by| is_executable(image, me, by)))
+        };
+        Ok(state.images.values().filter(is_chosen).cloned().collect())
+    }
+
+    /// No new instances from now on; those that run are unharmed, and nothing is deleted from S3.
+    /// Repeating it succeeds.
+    ///
+    /// # Errors
+    /// `NotFound`; `Denied` when the image is somebody else's.
+    pub async fn deregister_image(&self, caller: &Caller, id: ImageId) -> Result<(), Error> {
+        let me = caller.account;
+        let now = self.environment().now();
+        self.commit(move |state| {
+            let found = state
+                .images
+                .get(&id)
+                .ok_or_else(|| Error::not_found(Resource::Image, id))?;
+            if found.owner != me {
+                return Err(Error::denied(format!("Not authorized for image:{id}")));
+            }
+            if found.state != ImageState::Available {
+                return Err(Error::Unavailable {
+                    resource: Resource::Image,
+                    id: id.to_string(),
+                });
+            }
+            let mut image = Image::clone(found);
+            image.state = ImageState::Deregistered { at: now };
+            Ok(Plan {
+                changes: vec![image.put()],
+                answer: (),
+            })
+        })
+        .await
+    }
+
+    /// Records an image whose bytes the operator has stored already.
+    ///
+    /// # Errors
+    /// `AlreadyExists` of the name; `InvalidValue`.
+    pub async fn add_stored_image(
+        &self,
+        owner: AccountId,
+        name: String,
+        is_public: bool,
+        stored: StoredBytes,
+    ) -> Result<Image, Error> {
+        check_image_name(&name)?;
+        let image = Image {
+            id: ImageId::from_random(self.environment().random()),
+            owner,
+            location: format!("{owner}/{name}"),
+            name: Some(name),
+            description: None,
+            architecture: Architecture::X86_64,
+            created: self.environment().now(),
+            state: ImageState::Available,
+            is_public,
+            launch_accounts: Default::default(),
+            product_codes: vec![],
+            preparation: Preparation::Ready {
+                digest: stored.digest,
+                size_bytes: stored.size_bytes,
+                kind: stored.kind,
+            },
+        };
+        self.commit(move |state| {
+            if !state.accounts.contains_key(&owner) {
+                return Err(Error::not_found(Resource::Account, owner));
+            }
+            check_name_free(state, &image)?;
+            Ok(Plan {
+                changes: vec![image.put()],
+                answer: image,
+            })
+        })
+        .await
+    }
+}
+
+/// Bytes that lie on the host, named by their digest.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredBytes {
+    pub digest: Digest,
+    pub size_bytes: u64,
+    pub kind: BootKind,
+}
+
+struct OpenedManifest {
+    manifest: Manifest,
+    /// 16 bytes of key, then 16 of IV.
+    key_and_iv: Zeroizing<[u8; 32]>,
+}
+
+/// Steps 2 and 3 of RegisterImage on bytes alone.
+fn open_manifest(
+    caller: AccountId,
+    bytes: &[u8],
+    private_key_pkcs8: &[u8],
+    certificates: &[String],
+) -> Result<OpenedManifest, Error> {
+    let refused = |cause: ManifestError| Error::InvalidManifest { message: cause.0 };
+    let text = manifest::decrypt(bytes, private_key_pkcs8).map_err(refused)?;
+    let manifest = manifest::parse(&text).map_err(refused)?;
+    if manifest.user != caller.to_string() {
+        return Err(Error::denied(format!(
+            "The manifest belongs to account {}, not to the caller",
+            manifest.user
+        )));
+    }
+    if !manifest::verify(&manifest, certificates.iter().map(String::as_str)) {
+        return Err(Error::denied(
+            "The manifest's signature was not made with a certificate of this account",
+        ));
+    }
+    if !matches!(manifest.image_type.as_deref(), None | Some("machine")) {
+        return Err(Error::InvalidManifest {
+            message: "Only machine images can be registered".to_owned(),
+        });
+    }
+    let keys = manifest
+        .open_for_cloud(private_key_pkcs8)
+        .map_err(refused)?;
+    let mut key_and_iv = Zeroizing::new([0; 32]);
+    key_and_iv[..16].copy_from_slice(keys.key.as_slice());
+    key_and_iv[16..].copy_from_slice(&keys.iv);
+    Ok(OpenedManifest {
+        manifest,
+        key_and_iv,
+    })
+}
+
+fn check_name_free(state: &State, image: &Image) -> Result<(), Error> {
+    let is_taken = |other: &&Arc<Image>| {
+        other.owner == image.owner
+            && other.state == ImageState::Available
+            && other.name == image.name
+    };
+    match &image.name {
+        Some(name) if state.images.values().any(|other| is_taken(&other)) => {
+            Err(Error::AlreadyExists {
+                resource: Resource::Image,
+                id: name.clone(),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_owned(image: &Image, me: AccountId, owner: &OwnerFilter) -> bool {
+    match owner {
+        OwnerFilter::Caller => image.owner == me,
+        OwnerFilter::Amazon => false,
+        OwnerFilter::Account(account) => image.owner == *account,
+    }
+}
+
+fn is_executable(image: &Image, me: AccountId, by: &ExecutableFilter) -> bool {
+    match by {
+        ExecutableFilter::All => image.is_public,
+        ExecutableFilter::Caller => image.owner != me && image.launch_accounts.contains(&me),
+        ExecutableFilter::Account(account) => {
+            image.owner == me && image.launch_accounts.contains(account)
+        }
+    }
+}
+
+fn manifest_unreadable(location: &str, cause: ObjectError) -> Error {
+    match cause {
+        ObjectError::NotFound(_) => Error::InvalidManifest {
+            message: format!("HTTP 404 (Not Found) response for the manifest {location}"),
+        },
+        ObjectError::Denied(_) => Error::denied(format!(
+            "The manifest {location} cannot be read: grant aws-exec-read, or use your own bucket"
+        )),
+        ObjectError::TooLarge(_) => Error::InvalidManifest {
+            message: format!("The manifest {location} is larger than {MANIFEST_BYTES_MAX} bytes"),
+        },
+        ObjectError::Failed(log) => Error::Internal { log },
+    }
+}

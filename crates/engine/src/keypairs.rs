@@ -1,0 +1,148 @@
+//! Key pairs.
+
+use std::sync::Arc;
+
+use cumulet_domain::keypairs::{KeyPair, check_key_name};
+use cumulet_domain::{Error, KeyPairId, Resource};
+use cumulet_store::Plan;
+use zeroize::Zeroizing;
+
+use crate::records::Stored;
+use crate::state::State;
+use crate::{Caller, Engine};
+
+/// Answer of CreateKeyPair; the only time that the private half is seen.
+pub struct KeyPairCreated {
+    pub key_pair: KeyPair,
+    pub private_pem: Zeroizing<String>,
+}
+
+fn plan_new(state: &State, key_pair: KeyPair) -> Result<Plan<KeyPair>, Error> {
+    if state
+        .key_pairs
+        .contains_key(&(key_pair.owner, key_pair.name.as_str().into()))
+    {
+        return Err(Error::AlreadyExists {
+            resource: Resource::KeyPair,
+            id: key_pair.name,
+        });
+    }
+    Ok(Plan {
+        changes: vec![key_pair.put()],
+        answer: key_pair,
+    })
+}
+
+impl Engine {
+    /// Makes a 2048-bit RSA key pair and keeps its public half.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `InvalidValue`, `Missing`.
+    pub async fn create_key_pair(
+        &self,
+        caller: &Caller,
+        name: String,
+    ) -> Result<KeyPairCreated, Error> {
+        check_key_name(&name)?;
+        if self
+            .snapshot()
+            .key_pairs
+            .contains_key(&(caller.account, name.as_str().into()))
+        {
+            return Err(Error::AlreadyExists {
+                resource: Resource::KeyPair,
+                id: name,
+            });
+        }
+        let forge = self.environment().forge.clone();
+        let created = tokio::task::spawn_blocking(move || forge.create()).await;
+        let created = created.map_err(Error::internal)?.map_err(Error::internal)?;
+        let key_pair = KeyPair {
+            id: KeyPairId::from_random(self.environment().random()),
+            owner: caller.account,
+            fingerprint: created.fingerprint,
+            public_key: format!("{} {name}", created.openssh),
+            name,
+            key_type: "rsa".into(),
+            created: self.environment().now(),
+        };
+        let key_pair = self.commit(move |state| plan_new(state, key_pair)).await?;
+        Ok(KeyPairCreated {
+            key_pair,
+            private_pem: created.private_pem,
+        })
+    }
+
+    /// # Errors
+    /// `AlreadyExists`, `InvalidValue` with the parameter `PublicKeyMaterial`.
+    pub async fn import_key_pair(
+        &self,
+        caller: &Caller,
+        name: String,
+        material: Vec<u8>,
+    ) -> Result<KeyPair, Error> {
+        check_key_name(&name)?;
+        let forge = self.environment().forge.clone();
+        let imported = forge
+            .parse_public(&material)
+            .map_err(|reason| Error::invalid("PublicKeyMaterial", reason))?;
+        let key_pair = KeyPair {
+            id: KeyPairId::from_random(self.environment().random()),
+            owner: caller.account,
+            fingerprint: imported.fingerprint,
+            public_key: format!("{} {name}", imported.openssh),
+            name,
+            key_type: imported.key_type,
+            created: self.environment().now(),
+        };
+        self.commit(move |state| plan_new(state, key_pair)).await
+    }
+
+    /// All of the caller's key pairs, or those named.
+    ///
+    /// # Errors
+    /// `NotFound` naming the first name that does not exist.
+    pub fn describe_key_pairs(
+        &self,
+        caller: &Caller,
+        names: &[String],
+    ) -> Result<Vec<Arc<KeyPair>>, Error> {
+        let state = self.snapshot();
+        if names.is_empty() {
+            let own = state
+                .key_pairs
+                .iter()
+                .filter(|((owner, _), _)| *owner == caller.account);
+            return Ok(own.map(|(_, key_pair)| key_pair.clone()).collect());
+        }
+        let find = |name: &String| {
+            let found = state
+                .key_pairs
+                .get(&(caller.account, name.as_str().into()))
+                .cloned();
+            found.ok_or_else(|| Error::not_found(Resource::KeyPair, name))
+        };
+        names.iter().map(find).collect()
+    }
+
+    /// Deletes the pair; a name that does not exist is no error, as EC2 answers true for it.
+    /// Returns the id of what was deleted.
+    ///
+    /// # Errors
+    /// Only those of the store.
+    pub async fn delete_key_pair(
+        &self,
+        caller: &Caller,
+        name: String,
+    ) -> Result<Option<KeyPairId>, Error> {
+        let owner = caller.account;
+        self.commit(move |state| {
+            let found = state.key_pairs.get(&(owner, name.as_str().into()));
+            Ok(Plan {
+                changes: found.iter().map(|pair| pair.delete()).collect(),
+                answer: found.map(|pair| pair.id),
+            })
+        })
+        .await
+    }
+}

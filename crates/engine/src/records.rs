@@ -1,0 +1,164 @@
+//! How records are stored: kinds, keys, and the version inside each value.
+//!
+//! A value is JSON of the form `{"v":1,"r":{…}}`.  Changing a stored type means
+//! adding the next version here with a function from the previous one; old
+//! versions stay readable.
+
+use bytes::Bytes;
+use cumulet_host::api::GroundPlan;
+use cumulet_store::{Change, Kind};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use cumulet_domain::accounts::{AccessKey, Account, Certificate, CloudIdentity, User};
+use cumulet_domain::images::{BundleSource, Image, Kernel};
+use cumulet_domain::instances::{Instance, Reservation};
+use cumulet_domain::keypairs::KeyPair;
+use cumulet_domain::network::AddressBlock;
+use cumulet_domain::{AccountId, ReservationId};
+
+pub const ACCOUNT: Kind = Kind::new("account");
+pub const USER: Kind = Kind::new("user");
+pub const ACCESS_KEY: Kind = Kind::new("access-key");
+pub const CERTIFICATE: Kind = Kind::new("certificate");
+pub const CLOUD: Kind = Kind::new("cloud");
+pub const GROUND: Kind = Kind::new("ground");
+pub const IMAGE: Kind = Kind::new("image");
+pub const BUNDLE_SOURCE: Kind = Kind::new("bundle-source");
+pub const KERNEL: Kind = Kind::new("kernel");
+pub const INSTANCE: Kind = Kind::new("instance");
+pub const RESERVATION: Kind = Kind::new("reservation");
+pub const USER_DATA: Kind = Kind::new("user-data");
+pub const KEY_PAIR: Kind = Kind::new("key-pair");
+pub const ADDRESS_BLOCK: Kind = Kind::new("address-block");
+pub const HOST_USAGE: Kind = Kind::new("host-usage");
+pub const ACCOUNT_USAGE: Kind = Kind::new("account-usage");
+
+/// All kinds that this program knows; a store file with another is from a newer one.
+pub const KINDS: &[Kind] = &[
+    ACCOUNT,
+    USER,
+    ACCESS_KEY,
+    CERTIFICATE,
+    CLOUD,
+    GROUND,
+    IMAGE,
+    BUNDLE_SOURCE,
+    KERNEL,
+    INSTANCE,
+    RESERVATION,
+    USER_DATA,
+    KEY_PAIR,
+    ADDRESS_BLOCK,
+    HOST_USAGE,
+    ACCOUNT_USAGE,
+];
+
+/// The only key of kinds that have one record.
+pub const ONLY: &str = "only";
+
+/// Memory that live instances of a host hold.  Every launch and removal rewrites it, so that two
+/// launches cannot both take the last place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct HostUsage {
+    pub memory_mib: u64,
+}
+
+/// Live instances of an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountUsage {
+    pub account: AccountId,
+    pub instances: u32,
+}
+
+/// A value that could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("the record has version {found}; this program reads up to {known}")]
+    Newer { found: u32, known: u32 },
+    #[error("the record cannot be read: {0}")]
+    Unreadable(#[from] serde_json::Error),
+}
+
+#[derive(Serialize)]
+struct Writing<'a, T> {
+    v: u32,
+    r: &'a T,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    v: u32,
+}
+
+#[derive(Deserialize)]
+struct Reading<T> {
+    r: T,
+}
+
+/// A type that is stored, with its kind and its newest version.
+pub trait Stored: Serialize + DeserializeOwned {
+    const KIND: Kind;
+    const VERSION: u32 = 1;
+
+    fn key(&self) -> String;
+
+    /// Reads any version that was ever written.
+    fn read(bytes: &[u8]) -> Result<Self, RecordError> {
+        let version: Version = serde_json::from_slice(bytes)?;
+        if version.v > Self::VERSION {
+            return Err(RecordError::Newer {
+                found: version.v,
+                known: Self::VERSION,
+            });
+        }
+        let reading: Reading<Self> = serde_json::from_slice(bytes)?;
+        Ok(reading.r)
+    }
+
+    fn put(&self) -> Change {
+        let bytes = serde_json::to_vec(&Writing {
+            v: Self::VERSION,
+            r: self,
+        })
+        .expect("records hold no maps with keys that JSON cannot write");
+        Change::put(Self::KIND, self.key(), Bytes::from(bytes))
+    }
+
+    fn delete(&self) -> Change {
+        Change::delete(Self::KIND, self.key())
+    }
+}
+
+macro_rules! stored {
+    ($type:ty, $kind:expr, |$record:ident| $key:expr) => {
+        impl Stored for $type {
+            const KIND: Kind = $kind;
+            fn key(&self) -> String {
+                let $record = self;
+                $key
+            }
+        }
+    };
+}
+
+stored!(Account, ACCOUNT, |r| r.id.to_string());
+stored!(User, USER, |r| format!("{}/{}", r.account, r.name));
+stored!(AccessKey, ACCESS_KEY, |r| r.id.clone());
+stored!(Certificate, CERTIFICATE, |r| r.fingerprint.clone());
+stored!(Image, IMAGE, |r| r.id.to_string());
+stored!(BundleSource, BUNDLE_SOURCE, |r| r.image.to_string());
+stored!(Kernel, KERNEL, |r| r.id.to_string());
+stored!(Instance, INSTANCE, |r| r.id.to_string());
+stored!(Reservation, RESERVATION, |r| r.id.to_string());
+stored!(KeyPair, KEY_PAIR, |r| format!("{}/{}", r.owner, r.name));
+stored!(AddressBlock, ADDRESS_BLOCK, |r| AddressBlock::key(r.base));
+stored!(AccountUsage, ACCOUNT_USAGE, |r| r.account.to_string());
+stored!(HostUsage, HOST_USAGE, |_r| ONLY.to_owned());
+stored!(CloudIdentity, CLOUD, |_r| ONLY.to_owned());
+stored!(GroundPlan, GROUND, |_r| ONLY.to_owned());
+
+/// User data is stored as it is: opaque bytes, no version.
+pub fn put_user_data(reservation: ReservationId, bytes: Bytes) -> Change {
+    Change::put(USER_DATA, reservation.to_string(), bytes)
+}
