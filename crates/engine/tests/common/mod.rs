@@ -1,0 +1,218 @@
+//! A whole engine over the simulated host, with two accounts and one image that is stored already.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cumulet_domain::images::BootKind;
+use cumulet_domain::instances::InstanceState;
+use cumulet_domain::{AccountId, Digest, ImageId, InstanceId, Timestamp};
+use cumulet_engine::environment::{
+    Clock, CreatedKey, Entropy, Environment, ImageObjects, ImportedKey, KeyForge, ObjectError,
+    ObjectReader, Sealer,
+};
+use cumulet_engine::images::StoredBytes;
+use cumulet_engine::launch::Launch;
+use cumulet_engine::reconcile::Reconcilers;
+use cumulet_engine::{Caller, Engine, EngineConfig, State, records};
+use cumulet_store::{EmbeddedEngine, MemoryEngine, Store, StoreError};
+use zeroize::Zeroizing;
+
+pub(crate) struct Cloud {
+    pub(crate) engine: Engine,
+    pub(crate) image: ImageId,
+    reconcilers: Reconcilers,
+}
+
+pub(crate) fn account(number: u32) -> AccountId {
+    format!("00000000000{number}")
+        .parse()
+        .expect("an account number")
+}
+
+pub(crate) fn caller_of(number: u32) -> Caller {
+    Caller {
+        account: account(number),
+        user: "user".into(),
+    }
+}
+
+pub(crate) fn launch_of(image: ImageId, count: u32) -> Launch {
+    Launch {
+        image,
+        min_count: count,
+        max_count: count,
+        key_name: None,
+        instance_type: None,
+        user_data: None,
+        client_token: None,
+        security_groups: vec![],
+        zone: None,
+        metadata: None,
+    }
+}
+
+impl Cloud {
+    pub(crate) async fn in_memory() -> Self {
+        Self::over(Store::open(Box::new(MemoryEngine::default()), State::default()).expect("store"))
+            .await
+    }
+
+    pub(crate) async fn on_disk(path: &Path) -> Self {
+        // The file is free once the last handle of the engine before it is gone.
+        let mut tries = 0;
+        let engine = loop {
+            match EmbeddedEngine::open(path, records::KINDS) {
+                Ok(engine) => break engine,
+                Err(StoreError::InUse) if tries < 1000 => tries += 1,
+                Err(failed) => panic!("{failed}"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        Self::over(Store::open(Box::new(engine), State::default()).expect("store")).await
+    }
+
+    async fn over(store: Store<State>) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(WallClock);
+        let now = clock.clone();
+        let host = cumulet_host::simulated::host(64 * 1024, Arc::new(move || now.now()));
+        let environment = Environment {
+            clock,
+            entropy: Arc::new(Counter(AtomicU64::new(
+                u64::try_from(WallClock.now().0).expect("after 1970"),
+            ))),
+            sealer: Arc::new(PlainSealer),
+            forge: Arc::new(NoForge),
+            objects: Arc::new(NoObjects),
+        };
+        let config = EngineConfig {
+            region: "us-east-1".into(),
+            zone: "us-east-1a".into(),
+            instance_types: cumulet_domain::instance_types::default_table(),
+            instances_per_account: 20,
+            image_bytes_max: 1 << 40,
+            terminated_visible_ms: 3_600_000,
+            shutdown_patience_ms: 100,
+            reboot_patience_ms: 100,
+            is_metadata_token_required: false,
+        };
+        let (engine, reconcilers) = Engine::start(store, host, environment, config);
+        let known = engine.snapshot().images.keys().next().copied();
+        let image = match known {
+            Some(image) => image,
+            None => {
+                for number in [1, 2] {
+                    let name = format!("account-{number}");
+                    engine
+                        .create_account(name, Some(account(number)))
+                        .await
+                        .expect("account");
+                }
+                let stored = StoredBytes {
+                    digest: Digest([7; 32]),
+                    size_bytes: 1 << 20,
+                    kind: BootKind::Disk,
+                };
+                let name = "an-image".to_owned();
+                engine
+                    .add_stored_image(account(1), name, false, stored)
+                    .await
+                    .expect("image")
+                    .id
+            }
+        };
+        Self {
+            engine,
+            image,
+            reconcilers,
+        }
+    }
+
+    /// Waits until the instance is in the state; a state that never comes fails the test.
+    pub(crate) async fn wait_for(&self, id: InstanceId, state: InstanceState) {
+        for _ in 0..3000 {
+            let found = self
+                .engine
+                .snapshot()
+                .instances
+                .get(&id)
+                .map(|it| it.state());
+            if found == Some(state) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let found = self.engine.snapshot().instances.get(&id).cloned();
+        panic!("{id} never became {state:?}: {found:?}");
+    }
+
+    pub(crate) async fn stop(self) {
+        self.reconcilers.stop(Duration::from_secs(10)).await;
+    }
+}
+
+struct WallClock;
+
+impl Clock for WallClock {
+    fn now(&self) -> Timestamp {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Timestamp(i64::try_from(since.expect("after 1970").as_millis()).expect("in range"))
+    }
+}
+
+/// Distinct and repeatable; nothing here is secret.
+struct Counter(AtomicU64);
+
+impl Entropy for Counter {
+    fn fill(&self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            let next = self
+                .0
+                .fetch_add(1, Ordering::Relaxed)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            chunk.copy_from_slice(&next.to_le_bytes()[..chunk.len()]);
+        }
+    }
+}
+
+struct PlainSealer;
+
+impl Sealer for PlainSealer {
+    fn seal(&self, _context: &str, plain: &[u8]) -> Result<Vec<u8>, String> {
+        Ok(plain.to_vec())
+    }
+    fn open(&self, _context: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, String> {
+        Ok(Zeroizing::new(sealed.to_vec()))
+    }
+}
+
+struct NoForge;
+
+impl KeyForge for NoForge {
+    fn create(&self) -> Result<CreatedKey, String> {
+        Err("no keys are made here".into())
+    }
+    fn parse_public(&self, _material: &[u8]) -> Result<ImportedKey, String> {
+        Err("no keys are read here".into())
+    }
+}
+
+struct NoObjects;
+
+#[async_trait]
+impl ImageObjects for NoObjects {
+    async fn read_small(
+        &self,
+        _caller: AccountId,
+        bucket: &str,
+        key: &str,
+        _bytes_max: usize,
+    ) -> Result<Vec<u8>, ObjectError> {
+        Err(ObjectError::NotFound(format!("{bucket}/{key}")))
+    }
+    fn open(&self, _: AccountId, bucket: &str, key: &str) -> Result<ObjectReader, ObjectError> {
+        Err(ObjectError::NotFound(format!("{bucket}/{key}")))
+    }
+}
