@@ -1,12 +1,14 @@
 //! `cargo xtask`: what a build of this repository does besides compiling.
 
 mod check;
+mod codegen;
 
 use std::path::Path;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-cargo xtask check    tidiness: licences, dependencies, layers, sources (seconds, no network)";
+cargo xtask check    tidiness: licences, dependencies, layers, sources, generated files (seconds, no network)
+cargo xtask codegen  writes the generated tables and docs/compatibility.md from models/";
 
 /// The folder of the repository, wherever the command was typed.
 fn root() -> &'static Path {
@@ -19,7 +21,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
-        ["check"] => check::run(),
+        ["check"] => check::run().and_then(|()| codegen::run(true)),
+        ["codegen"] => codegen::run(false),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

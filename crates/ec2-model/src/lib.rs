@@ -1,1 +1,18 @@
-//! Being laid.
+//! What EC2's Query API looks like, version by version.
+//!
+//! The tables below `generated` are made by `cargo xtask codegen` from `models/`:
+//! which operations exist since when, which parameters each version's requests may carry, which
+//! elements its answers have.  [`request::check`] reads a request in the shape of
+//! the version asked for, [`Answer`] writes an answer in it.  Domain code knows
+//! one, newest, shape; nothing here knows what an operation does.
+
+mod answer;
+#[rustfmt::skip]
+mod generated;
+pub mod model;
+pub mod request;
+mod version;
+
+pub use answer::Answer;
+pub use request::{ModelError, Request};
+pub use version::{Version, dates};

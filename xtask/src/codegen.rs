@@ -1,0 +1,469 @@
+//! Makes the tables of `cumulet-ec2-model` and `docs/compatibility.md` from `models/`.
+//!
+//! The facts are names, types and version labels; what is written from them is
+//! checked in, so that neither a build nor a check needs anything but this
+//! repository.  `run(true)` compares and writes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+const GENERATED: &str = "crates/ec2-model/src/generated";
+const HISTORY: &str = "models/ec2-api-history.json";
+const REQUESTS: &str = "models/ec2-requests.txt";
+const LATER: &str = "models/ec2-later-operations.txt";
+
+/// Writes the generated files, or with `check_only` says which of them differ.
+///
+/// # Errors
+/// A text: what of the models cannot be read, or what is not current.
+pub(crate) fn run(check_only: bool) -> Result<(), String> {
+    let root = root();
+    let facts = Facts::read(&root)?;
+    let mut files: BTreeMap<String, String> = BTreeMap::new();
+    files.insert(format!("{GENERATED}/mod.rs"), index_file(&facts));
+    files.insert(format!("{GENERATED}/versions.rs"), versions_file(&facts));
+    files.insert(format!("{GENERATED}/known.rs"), known_file(&facts));
+    for operation in &facts.operations {
+        let path = format!("{GENERATED}/{}.rs", snake(&operation.name));
+        files.insert(path, operation_file(&facts, operation)?);
+    }
+    files.insert("docs/compatibility.md".into(), compatibility(&facts));
+    let mut stale = vec![];
+    for (path, text) in &files {
+        let is_current = std::fs::read_to_string(root.join(path)).is_ok_and(|old| old == *text);
+        if is_current {
+            continue;
+        }
+        if check_only {
+            stale.push(path.clone());
+        } else {
+            write(&root.join(path), text)?;
+        }
+    }
+    stale.extend(left_over(&root, &files)?);
+    if stale.is_empty() {
+        Ok(())
+    } else {
+        Err(format!(
+            "not current: {}; run `cargo xtask codegen` (files that nothing generates have to be deleted)",
+            stale.join(", ")
+        ))
+    }
+}
+
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    let failed = |cause: std::io::Error| format!("{}: {cause}", path.display());
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    std::fs::write(path, text).map_err(failed)
+}
+
+/// Files of the generated folder that are not generated any more.
+fn left_over(root: &Path, files: &BTreeMap<String, String>) -> Result<Vec<String>, String> {
+    let entries =
+        std::fs::read_dir(root.join(GENERATED)).map_err(|cause| format!("{GENERATED}: {cause}"))?;
+    let mut found = vec![];
+    for entry in entries {
+        let entry = entry.map_err(|cause| format!("{GENERATED}: {cause}"))?;
+        let path = format!("{GENERATED}/{}", entry.file_name().to_string_lossy());
+        if !files.contains_key(&path) {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+struct Facts {
+    history: Value,
+    versions: Vec<String>,
+    operations: Vec<Operation>,
+    /// Every operation that is known: first version, and the last one if it went away.
+    known: BTreeMap<String, (String, Option<String>)>,
+}
+
+struct Operation {
+    name: String,
+    parameters: Vec<Parameter>,
+}
+
+struct Parameter {
+    name: String,
+    kind: String,
+    first: String,
+    last: Option<String>,
+    rule: String,
+}
+
+impl Facts {
+    fn read(root: &Path) -> Result<Self, String> {
+        let read = |path: &str| {
+            std::fs::read_to_string(root.join(path)).map_err(|cause| format!("{path}: {cause}"))
+        };
+        let history: Value =
+            serde_json::from_str(&read(HISTORY)?).map_err(|cause| format!("{HISTORY}: {cause}"))?;
+        let mut versions: Vec<String> = array(&history["versions"])?
+            .iter()
+            .filter_map(|entry| entry["version"].as_str())
+            .map(str::to_owned)
+            .collect();
+        versions.sort();
+        let mut known = BTreeMap::new();
+        for (name, entry) in object(&history["operations"])? {
+            let first = dated(text(&entry["first_seen"])?);
+            known.insert(
+                name.clone(),
+                (first, entry["last_seen"].as_str().map(dated)),
+            );
+        }
+        for line in read(LATER)?.lines().filter(|line| !line.starts_with('#')) {
+            known.insert(line.trim().to_owned(), ("2016-11-15".to_owned(), None));
+        }
+        let operations = parse_requests(&read(REQUESTS)?, &versions)?;
+        for operation in &operations {
+            if !known.contains_key(&operation.name) {
+                return Err(format!(
+                    "{REQUESTS}: {} is not in the history",
+                    operation.name
+                ));
+            }
+        }
+        Ok(Self {
+            history,
+            versions,
+            operations,
+            known,
+        })
+    }
+
+    /// The shapes of an answer: path, first and last version.
+    fn fields(&self, operation: &str) -> Result<Vec<Field>, String> {
+        let mut fields = vec![];
+        for (path, entry) in object(&self.history["response_fields"][operation]["fields"])? {
+            fields.push(Field {
+                path: path.clone(),
+                first: dated(text(&entry["first"])?),
+                last: entry["last"].as_str().map(dated),
+                kind: text(&entry["type"])?.to_owned(),
+            });
+        }
+        Ok(fields)
+    }
+
+    fn first_of(&self, operation: &str) -> &str {
+        self.known
+            .get(operation)
+            .map_or("", |(first, _)| first.as_str())
+    }
+}
+
+struct Field {
+    path: String,
+    first: String,
+    last: Option<String>,
+    kind: String,
+}
+
+/// `2016-11-15 (as amended …)` is that version too.
+fn dated(label: &str) -> String {
+    label.chars().take(10).collect()
+}
+
+fn parse_requests(text: &str, versions: &[String]) -> Result<Vec<Operation>, String> {
+    let mut operations: Vec<Operation> = vec![];
+    for (number, line) in (1..).zip(text.lines()) {
+        let wrong = |what: &str| format!("{REQUESTS}:{number}: {what}");
+        if line.trim().is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if let Some(name) = line.strip_prefix("operation ") {
+            operations.push(Operation {
+                name: name.trim().to_owned(),
+                parameters: vec![],
+            });
+            continue;
+        }
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [name, kind, first, last, rule] = words.as_slice() else {
+            return Err(wrong("a parameter has five columns"));
+        };
+        if !["string", "integer", "boolean", "base64", "time"].contains(kind) {
+            return Err(wrong("unknown type"));
+        }
+        let is_version = |text: &str| versions.iter().any(|version| version == text);
+        if !is_version(first) || !(*last == "-" || is_version(last)) {
+            return Err(wrong("not a version of the history"));
+        }
+        if !["honoured", "required", "refused"].contains(rule) && !rule.starts_with("only:") {
+            return Err(wrong("unknown rule"));
+        }
+        let operation = operations
+            .last_mut()
+            .ok_or_else(|| wrong("no operation yet"))?;
+        operation.parameters.push(Parameter {
+            name: (*name).to_owned(),
+            kind: (*kind).to_owned(),
+            first: (*first).to_owned(),
+            last: (*last != "-").then(|| (*last).to_owned()),
+            rule: (*rule).to_owned(),
+        });
+    }
+    Ok(operations)
+}
+
+fn array(value: &Value) -> Result<&Vec<Value>, String> {
+    value
+        .as_array()
+        .ok_or_else(|| format!("{HISTORY}: a list was expected"))
+}
+
+fn object(value: &Value) -> Result<&serde_json::Map<String, Value>, String> {
+    value
+        .as_object()
+        .ok_or_else(|| format!("{HISTORY}: a map was expected"))
+}
+
+fn text(value: &Value) -> Result<&str, String> {
+    value
+        .as_str()
+        .ok_or_else(|| format!("{HISTORY}: a text was expected"))
+}
+
+fn snake(name: &str) -> String {
+    let mut out = String::new();
+    for (index, character) in name.chars().enumerate() {
+        if index > 0 && character.is_ascii_uppercase() {
+            out.push('_');
+        }
+        out.push(character.to_ascii_lowercase());
+    }
+    out
+}
+
+const HEAD: &str = "// Generated by `cargo xtask codegen` from models/. Do not edit.\n";
+
+fn version_name(version: &str) -> String {
+    format!("V{}", version.replace('-', "_"))
+}
+
+fn last_name(last: Option<&String>) -> String {
+    last.map_or("None".into(), |last| {
+        format!("Some({})", version_name(last))
+    })
+}
+
+fn index_file(facts: &Facts) -> String {
+    let mut out = format!(
+        "//! Tables of the EC2 API by version.\n{HEAD}\npub(crate) mod known;\npub(crate) mod versions;\n"
+    );
+    for operation in &facts.operations {
+        let _ = writeln!(out, "mod {};", snake(&operation.name));
+    }
+    let mut names: Vec<&str> = facts
+        .operations
+        .iter()
+        .map(|operation| operation.name.as_str())
+        .collect();
+    names.sort_unstable();
+    out.push_str("\n/// Operations implemented here, by name.\npub(crate) static OPERATIONS: &[&crate::model::Operation] = &[\n");
+    for name in names {
+        let _ = writeln!(out, "    &{}::OPERATION,", snake(name));
+    }
+    out.push_str("];\n");
+    out
+}
+
+fn versions_file(facts: &Facts) -> String {
+    let mut out =
+        format!("//! The dated versions, oldest first.\n{HEAD}\nuse crate::version::Version;\n\n");
+    for (index, version) in facts.versions.iter().enumerate() {
+        let _ = writeln!(
+            out,
+            "pub const {}: Version = Version({index});",
+            version_name(version)
+        );
+    }
+    out.push_str("\npub(crate) static NAMES: &[&str] = &[\n");
+    for version in &facts.versions {
+        let _ = writeln!(out, "    \"{version}\",");
+    }
+    out.push_str("];\n");
+    out
+}
+
+fn known_file(facts: &Facts) -> String {
+    let mut out = format!(
+        "//! Every operation that EC2 is known to have had, by name, with its first and last version.\n{HEAD}\nuse super::versions::*;\nuse crate::version::Version;\n\npub(crate) static KNOWN: &[(&str, Version, Option<Version>)] = &[\n"
+    );
+    for (position, (name, (first, last))) in facts.known.iter().enumerate() {
+        let _ = write!(
+            out,
+            "{}(\"{name}\", {}, {}),{}",
+            if position % 2 == 0 { "    " } else { " " },
+            version_name(first),
+            last_name(last.as_ref()),
+            if position % 2 == 1 || position + 1 == facts.known.len() {
+                "\n"
+            } else {
+                ""
+            },
+        );
+    }
+    out.push_str("];\n");
+    out
+}
+
+fn operation_file(facts: &Facts, operation: &Operation) -> Result<String, String> {
+    let name = &operation.name;
+    let mut out = format!(
+        "//! {name}.\n{HEAD}\n#[allow(clippy::wildcard_imports)]\nuse super::versions::*;\nuse crate::model::{{Kind, Operation, Parameter, Rule, Shape}};\n\n"
+    );
+    let _ = write!(
+        out,
+        "pub(crate) static OPERATION: Operation = Operation {{\n    name: \"{name}\",\n    first: {},\n    parameters: PARAMETERS,\n    answer: ANSWER,\n}};\n\n",
+        version_name(facts.first_of(name)),
+    );
+    let mut parameters: Vec<&Parameter> = operation.parameters.iter().collect();
+    parameters.sort_by(|one, other| one.name.cmp(&other.name));
+    out.push_str("static PARAMETERS: &[Parameter] = &[\n");
+    for it in parameters {
+        let rule = match it.rule.as_str() {
+            "honoured" => "Rule::Honoured".to_owned(),
+            "required" => "Rule::Required".to_owned(),
+            "refused" => "Rule::Refused".to_owned(),
+            other => format!("Rule::Only(\"{}\")", other.trim_start_matches("only:")),
+        };
+        let kind = match it.kind.as_str() {
+            "string" => "Text",
+            "integer" => "Integer",
+            "boolean" => "Boolean",
+            "base64" => "Base64",
+            _ => "Time",
+        };
+        let _ = writeln!(
+            out,
+            "    Parameter {{ name: \"{}\", kind: Kind::{kind}, first: {}, last: {}, rule: {rule} }},",
+            it.name,
+            version_name(&it.first),
+            last_name(it.last.as_ref())
+        );
+    }
+    out.push_str("];\n\nstatic ANSWER: &[Shape] = &[\n");
+    let fields = facts.fields(name)?;
+    shapes(&fields, "", 1, &mut out);
+    out.push_str("];\n");
+    Ok(out)
+}
+
+/// The children of `parent`, each with its own.
+fn shapes(fields: &[Field], parent: &str, depth: usize, out: &mut String) {
+    let children = fields
+        .iter()
+        .filter(|field| field.path.rsplit_once('/').map_or("", |(above, _)| above) == parent);
+    for field in children {
+        let name = field.path.rsplit('/').next().unwrap_or(&field.path);
+        let indent = "    ".repeat(depth);
+        let is_container = field.kind.starts_with('(');
+        let _ = write!(
+            out,
+            "{indent}Shape {{ name: \"{name}\", first: {}, last: {}, is_container: {is_container}, children: &[",
+            version_name(&field.first),
+            last_name(field.last.as_ref())
+        );
+        if fields
+            .iter()
+            .any(|other| other.path.starts_with(&format!("{}/", field.path)))
+        {
+            out.push('\n');
+            shapes(fields, &field.path, depth + 1, out);
+            out.push_str(&indent);
+        }
+        out.push_str("] },\n");
+    }
+}
+
+fn compatibility(facts: &Facts) -> String {
+    let mut out = String::from(
+        "# Compatibility: the EC2 Query API\n\n\
+         <!-- Generated by `cargo xtask codegen` from models/. Do not edit. -->\n\n\
+         Every answer has the shape and the namespace of the version that was asked for. ",
+    );
+    let _ = write!(
+        out,
+        "Versions: the {} dated ones from {} to {}.\n\n",
+        facts.versions.len(),
+        facts.versions.first().map_or("", String::as_str),
+        facts.versions.last().map_or("", String::as_str)
+    );
+    out.push_str("## Operations\n\n| operation | since |\n| --- | --- |\n");
+    for operation in &facts.operations {
+        let _ = writeln!(
+            out,
+            "| {} | {} |",
+            operation.name,
+            facts.first_of(&operation.name)
+        );
+    }
+    let implemented: BTreeSet<&str> = facts.operations.iter().map(|it| it.name.as_str()).collect();
+    let others = facts
+        .known
+        .keys()
+        .filter(|name| !implemented.contains(name.as_str()))
+        .count();
+    let _ = write!(
+        out,
+        "\nSTS `GetCallerIdentity` (2011-06-15) is answered too. The other {others} operations that EC2 is known to have, or to have had,\n\
+         answer `UnsupportedOperation`; a name that EC2 never knew, or that the asked version did not have, answers `InvalidAction`.\n\n\
+         ## Parameters\n\n\
+         `only` passes with the value that describes what happens anyway and is `UnsupportedOperation` with another; *refused*\n\
+         is `UnsupportedOperation` with any value. What is not listed for a version is `UnknownParameter`.\n"
+    );
+    for operation in &facts.operations {
+        let _ = write!(out, "\n### {}\n\n", operation.name);
+        for (title, wanted) in [
+            ("honoured", ["honoured", "required"]),
+            ("refused", ["refused", ""]),
+        ] {
+            let names: Vec<String> = operation
+                .parameters
+                .iter()
+                .filter(|it| wanted.contains(&it.rule.as_str()))
+                .map(span)
+                .collect();
+            if !names.is_empty() {
+                let _ = writeln!(out, "- {title}: {}", names.join(", "));
+            }
+        }
+        let only: Vec<String> = operation
+            .parameters
+            .iter()
+            .filter_map(|it| {
+                Some(format!(
+                    "{} = `{}`",
+                    span(it),
+                    it.rule.strip_prefix("only:")?
+                ))
+            })
+            .collect();
+        if !only.is_empty() {
+            let _ = writeln!(out, "- only: {}", only.join(", "));
+        }
+    }
+    out
+}
+
+fn span(parameter: &Parameter) -> String {
+    let last = parameter
+        .last
+        .as_ref()
+        .map_or(String::new(), |last| format!(" to {last}"));
+    format!("`{}` (since {}{last})", parameter.name, parameter.first)
+}
