@@ -3,7 +3,11 @@
 //! Two-phase commits: with the one-phase kind a crash could let a crafted value
 //! pass for a valid page, and tenants choose the values.  The file says which
 //! format it has; a newer one is refused before anything is written to it.
+//!
+//! A file gets its name when it is complete: redb cannot open one whose making
+//! was cut short, and nothing else could tell that from a damaged store.
 
+use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -34,10 +38,46 @@ impl EmbeddedEngine {
     /// # Errors
     /// `InUse` while another process has it open; `NewerFormat`; `Io`.
     pub fn open(path: &Path, kinds: &[Kind]) -> Result<Self, StoreError> {
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES);
-        let database = builder.create(path).map_err(opening)?;
-        Self::with_database(database, kinds)
+        let io = |cause: std::io::Error| StoreError::io("making the store", cause);
+        let unfinished = path.with_added_extension("new");
+        if !path.try_exists().map_err(io)? {
+            let file = lock(&unfinished)?;
+            // Whoever makes the file holds this lock, so that now it is there or will not be.
+            if !path.try_exists().map_err(io)? {
+                return Self::make(file, &unfinished, path, kinds);
+            }
+        }
+        let database = builder().open(path).map_err(opening)?;
+        let engine = Self::with_database(database, kinds)?;
+        if unfinished.try_exists().map_err(io)? {
+            std::fs::remove_file(&unfinished).map_err(io)?;
+        }
+        Ok(engine)
+    }
+
+    /// Makes the file under another name, and gives it its own when it is complete.
+    fn make(
+        file: File,
+        unfinished: &Path,
+        path: &Path,
+        kinds: &[Kind],
+    ) -> Result<Self, StoreError> {
+        let io = |cause: std::io::Error| StoreError::io("making the store", cause);
+        // What an earlier making left behind never had the name, and so no record of anybody.
+        file.set_len(0).map_err(io)?;
+        let database = builder().create_file(file).map_err(opening)?;
+        let engine = Self::with_database(database, kinds)?;
+        // A link, unlike a rename, never replaces what is there.
+        std::fs::hard_link(unfinished, path).map_err(io)?;
+        std::fs::remove_file(unfinished).map_err(io)?;
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(io)?;
+        Ok(engine)
     }
 
     /// As [`Self::open`], over storage that a test supplies.
@@ -48,9 +88,7 @@ impl EmbeddedEngine {
         backend: impl redb::StorageBackend,
         kinds: &[Kind],
     ) -> Result<Self, StoreError> {
-        let database = Database::builder()
-            .create_with_backend(backend)
-            .map_err(opening)?;
+        let database = builder().create_with_backend(backend).map_err(opening)?;
         Self::with_database(database, kinds)
     }
 
@@ -109,6 +147,29 @@ impl EmbeddedEngine {
             work(&mut records, &mut meta)?;
         }
         transaction.commit().map_err(|cause| io(&cause))
+    }
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+/// Opens the file for the one process that may fill it.
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let io = |cause: std::io::Error| StoreError::io("making the store", cause);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse),
+        Err(TryLockError::Error(cause)) => Err(io(cause)),
     }
 }
 

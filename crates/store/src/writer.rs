@@ -25,8 +25,8 @@ use crate::{
 
 /// Plans that may wait.
 const QUEUE_MAX: usize = 4096;
-/// Changes of one durable batch; a plan is never split.
-const BATCH_CHANGES_MAX: usize = 1024;
+/// Plans of one durable batch; each has at most `PLAN_CHANGES_MAX` changes.
+const BATCH_PLANS_MAX: usize = 128;
 
 /// What a planner wants: changes, and the answer once they are durable.
 #[derive(Debug)]
@@ -180,8 +180,7 @@ impl<V: View> Writer<V> {
     fn run(mut self, queue: &Receiver<Box<dyn Job<V>>>) {
         while let Ok(first) = queue.recv() {
             let mut jobs = vec![first];
-            // A plan has at most PLAN_CHANGES_MAX changes, so that this bounds the batch.
-            while jobs.len() < BATCH_CHANGES_MAX / 8
+            while jobs.len() < BATCH_PLANS_MAX
                 && let Ok(job) = queue.try_recv()
             {
                 jobs.push(job);

@@ -1,0 +1,6 @@
+//! What survives: a killed process, a lost power supply, any order of commits and restarts.
+
+mod disk;
+mod kill;
+mod model;
+mod power_loss;
