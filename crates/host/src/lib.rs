@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod disks;
+pub mod durable;
 pub mod image;
 pub mod kernel;
 pub mod net;
