@@ -5,9 +5,11 @@
 
 mod read;
 mod seal;
+mod write;
 
 pub use read::parse;
 pub use seal::{Keys, decrypt, encrypt_hex_text, verify};
+pub use write::{Draft, write};
 
 use thiserror::Error;
 
