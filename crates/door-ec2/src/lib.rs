@@ -1,1 +1,76 @@
-//! Being laid.
+//! The EC2 Query door: parameters in, XML of the asked version out.
+//!
+//! A request goes: parameters from URL and form ([`router`]), signature
+//! (`cumulet-auth`), shape of the version (`cumulet-ec2-model`), one function of a
+//! resource's file ([`images`], [`instances`], [`launch`], [`status`], [`keypairs`],
+//! [`regions`]), the engine, and back through [`Answer`](cumulet_ec2_model::Answer).
+//! No decision is taken here, and nothing is remembered.
+//!
+//! STS `GetCallerIdentity` is here too ([`sts`]), since today's EC2 tools ask it first.
+
+mod call;
+mod error;
+mod filters;
+mod images;
+mod instances;
+mod keypairs;
+mod keys;
+mod launch;
+mod paging;
+mod regions;
+mod reservation;
+mod router;
+mod status;
+mod sts;
+
+use bytes::Bytes;
+use cumulet_domain::{AccountId, Timestamp};
+use cumulet_engine::Engine;
+
+pub use router::serves;
+
+/// What is known of a request beside its bytes.
+#[derive(Debug, Clone)]
+pub struct RequestContext {
+    /// Given back in answers and errors.
+    pub request_id: String,
+    /// Host and port by which the client reached us, as its `Host` header has them: endpoints
+    /// that we hand out carry them.
+    pub client_host: String,
+    pub now: Timestamp,
+}
+
+/// For the log line of a request; an extension of every response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handled {
+    /// As the client named it, at most 64 characters; empty if it named none.
+    pub action: String,
+    /// Who signed, if the signature was good.
+    pub account: Option<AccountId>,
+    /// The error code that was answered.
+    pub code: Option<String>,
+    /// What the log gets and the user does not.
+    pub log: Option<String>,
+}
+
+/// The door; clones share the engine.
+#[derive(Clone)]
+pub struct Ec2Door {
+    engine: Engine,
+}
+
+impl Ec2Door {
+    pub fn new(engine: Engine) -> Self {
+        Self { engine }
+    }
+
+    /// Answers one request.  The body is whole, and bounded by whoever read it.  Every response
+    /// carries a [`Handled`].
+    pub async fn handle(
+        &self,
+        request: http::Request<Bytes>,
+        context: RequestContext,
+    ) -> http::Response<Bytes> {
+        router::handle(&self.engine, &request, &context).await
+    }
+}

@@ -1,0 +1,257 @@
+//! RegisterImage, DescribeImages, DeregisterImage.
+
+use cumulet_domain::images::{Architecture, BootKind, Image, ImageState, Preparation};
+use cumulet_domain::{AccountId, Error, ImageId, Resource};
+use cumulet_ec2_model::Answer;
+use cumulet_engine::images::{ExecutableFilter, ImagesQuery, OwnerFilter, RegisterImage};
+use cumulet_wire::time::format_iso8601;
+
+use crate::call::Call;
+use crate::error::Refused;
+use crate::filters::{Filters, Known};
+use crate::paging::Page;
+
+/// Longest description, EC2's own limit.
+const DESCRIPTION_LEN_MAX: usize = 255;
+
+const FILTERS: Known = Known {
+    names: &[
+        "architecture",
+        "creation-date",
+        "description",
+        "ena-support",
+        "hypervisor",
+        "image-id",
+        "image-type",
+        "is-public",
+        "manifest-location",
+        "name",
+        "owner-id",
+        "product-code",
+        "root-device-name",
+        "root-device-type",
+        "state",
+        "state-reason-code",
+        "state-reason-message",
+        "virtualization-type",
+    ],
+    without_value: &[
+        "block-device-mapping.",
+        "image-allowed",
+        "kernel-id",
+        "owner-alias",
+        "platform",
+        "product-code.type",
+        "ramdisk-id",
+        "source-image-id",
+        "source-image-region",
+        "source-instance-id",
+        "sriov-net-support",
+        "tag-key",
+        "tag:",
+    ],
+};
+
+/// Reads an image id.
+///
+/// # Errors
+/// `InvalidAMIID.Malformed`.
+pub(crate) fn parse_id(text: &str) -> Result<ImageId, Error> {
+    text.parse().map_err(|_| Error::Malformed {
+        resource: Resource::Image,
+        id: text.chars().take(120).collect(),
+        form: "ami-...".into(),
+    })
+}
+
+pub(crate) async fn register(call: &Call<'_>) -> Result<String, Refused> {
+    let request = &call.request;
+    let architecture = match request.text("Architecture") {
+        None => None,
+        Some("i386") => Some(Architecture::I386),
+        Some("x86_64") => Some(Architecture::X86_64),
+        Some(other) => {
+            let other: String = other.chars().take(120).collect();
+            return Err(Refused::invalid(format!(
+                "Invalid value '{other}' for Architecture. It is i386 or x86_64."
+            )));
+        }
+    };
+    let description = request.text("Description").map(str::to_owned);
+    if description
+        .as_ref()
+        .is_some_and(|text| text.len() > DESCRIPTION_LEN_MAX)
+    {
+        return Err(Refused::invalid(format!(
+            "A description has at most {DESCRIPTION_LEN_MAX} characters"
+        )));
+    }
+    let register = RegisterImage {
+        location: request.required("ImageLocation")?.to_owned(),
+        name: request.text("Name").map(str::to_owned),
+        description,
+        architecture,
+    };
+    call.stop_if_dry_run()?;
+    let id = call.engine.register_image(&call.caller, register).await?;
+    let mut answer = call.answer();
+    answer.value("imageId", id);
+    Ok(answer.finish())
+}
+
+pub(crate) async fn deregister(call: &Call<'_>) -> Result<String, Refused> {
+    let id = parse_id(call.request.required("ImageId")?)?;
+    call.stop_if_dry_run()?;
+    call.engine.deregister_image(&call.caller, id).await?;
+    Ok(call.yes())
+}
+
+pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
+    let request = &call.request;
+    let ids = request.list("ImageId").into_iter().map(parse_id);
+    let query = ImagesQuery {
+        ids: ids.collect::<Result<_, _>>()?,
+        owners: request
+            .list("Owner")
+            .into_iter()
+            .map(parse_owner)
+            .collect::<Result<_, _>>()?,
+        executable_by: request
+            .list("ExecutableBy")
+            .into_iter()
+            .map(parse_executable)
+            .collect::<Result<_, _>>()?,
+    };
+    let filters = Filters::of(request, &FILTERS)?;
+    let page = Page::of(request, 1, "ImageId")?;
+    call.stop_if_dry_run()?;
+    let images = call.engine.describe_images(&call.caller, &query)?;
+    let passing = images
+        .into_iter()
+        .filter(|image| filters.pass(|name| filter_values(image, name)));
+    let (images, next) = page.cut(
+        request.operation.name,
+        passing,
+        |image| image.id.to_string(),
+        |_| 1,
+    );
+    let mut answer = call.answer();
+    answer.list("imagesSet", &images, |answer, image| write(answer, image));
+    answer.optional("nextToken", next);
+    Ok(answer.finish())
+}
+
+fn parse_account(text: &str) -> Result<AccountId, Error> {
+    text.parse().map_err(|_| Error::Malformed {
+        resource: Resource::Account,
+        id: text.chars().take(120).collect(),
+        form: "an account id of 12 digits, or self".into(),
+    })
+}
+
+fn parse_owner(text: &str) -> Result<OwnerFilter, Error> {
+    match text {
+        "self" => Ok(OwnerFilter::Caller),
+        // Publishers that exist at AWS; nothing here is theirs.
+        "amazon" | "aws-marketplace" | "aws-backup-vault" | "microsoft" => Ok(OwnerFilter::Amazon),
+        other => parse_account(other).map(OwnerFilter::Account),
+    }
+}
+
+fn parse_executable(text: &str) -> Result<ExecutableFilter, Error> {
+    match text {
+        "self" => Ok(ExecutableFilter::Caller),
+        "all" => Ok(ExecutableFilter::All),
+        other => parse_account(other).map(ExecutableFilter::Account),
+    }
+}
+
+/// What became of the image.  One whose preparation failed for good is `failed`, a value of the
+/// versions that have a reason to go with it; before them it reads as `available`, and launches say why not.
+fn state_of(image: &Image, has_reason: bool) -> &'static str {
+    match (image.state, &image.preparation) {
+        (ImageState::Deregistered { .. }, _) => "deregistered",
+        (ImageState::Available, Preparation::Failed { .. }) if has_reason => "failed",
+        (ImageState::Available, _) => "available",
+    }
+}
+
+/// Where the root file system is, as the guest's kernel names it.
+pub(crate) fn root_device(image: Option<&Image>) -> &'static str {
+    match image.map(|image| &image.preparation) {
+        Some(Preparation::Ready {
+            kind: BootKind::Disk,
+            ..
+        }) => "/dev/sda",
+        _ => "/dev/sda1",
+    }
+}
+
+/// One image, in the order of the newest WSDL.
+fn write(answer: &mut Answer, image: &Image) {
+    answer.value("imageId", image.id);
+    answer.leaf("imageLocation", &image.location);
+    let state = state_of(image, answer.has("stateReason"));
+    answer.leaf("imageState", state);
+    answer.value("imageOwnerId", image.owner);
+    answer.value("isPublic", image.is_public);
+    write_product_codes(answer, &image.product_codes);
+    answer.leaf("architecture", image.architecture.as_str());
+    answer.leaf("imageType", "machine");
+    if let Preparation::Failed { reason } = &image.preparation {
+        answer.structure("stateReason", |answer| {
+            answer.leaf("code", "Client.InvalidImage");
+            answer.leaf("message", reason);
+        });
+    }
+    answer.optional("name", image.name.as_deref());
+    answer.optional("description", image.description.as_deref());
+    answer.leaf("rootDeviceType", "instance-store");
+    answer.leaf("rootDeviceName", root_device(Some(image)));
+    answer.structure("blockDeviceMapping", |_| {});
+    answer.leaf("virtualizationType", "hvm");
+    answer.structure("tagSet", |_| {});
+    // What EC2 says of its own KVM hosts, too; the API has no other word for them.
+    answer.leaf("hypervisor", "xen");
+    answer.value("creationDate", format_iso8601(image.created));
+    answer.leaf("enaSupport", "false");
+    answer.leaf("platformDetails", "Linux/UNIX");
+}
+
+/// Codes of an image or an instance; in 2007 the element is there only when there are any.
+pub(crate) fn write_product_codes(answer: &mut Answer, codes: &[String]) {
+    if !codes.is_empty() {
+        answer.list("productCodes", codes, |answer, code| {
+            answer.leaf("productCode", code);
+            answer.leaf("type", "devpay");
+        });
+    }
+}
+
+fn filter_values(image: &Image, name: &str) -> Vec<String> {
+    let one = |text: &str| vec![text.to_owned()];
+    match name {
+        "architecture" => one(image.architecture.as_str()),
+        "creation-date" => vec![format_iso8601(image.created)],
+        "description" => image.description.iter().cloned().collect(),
+        "ena-support" => one("false"),
+        "hypervisor" => one("xen"),
+        "image-id" => vec![image.id.to_string()],
+        "image-type" => one("machine"),
+        "is-public" => vec![image.is_public.to_string()],
+        "manifest-location" => one(&image.location),
+        "name" => image.name.iter().cloned().collect(),
+        "owner-id" => vec![image.owner.to_string()],
+        "product-code" => image.product_codes.clone(),
+        "root-device-name" => one(root_device(Some(image))),
+        "root-device-type" => one("instance-store"),
+        "state" => one(state_of(image, true)),
+        "state-reason-code" | "state-reason-message" => match &image.preparation {
+            Preparation::Failed { .. } if name == "state-reason-code" => one("Client.InvalidImage"),
+            Preparation::Failed { reason } => one(reason),
+            _ => vec![],
+        },
+        "virtualization-type" => one("hvm"),
+        _ => vec![],
+    }
+}

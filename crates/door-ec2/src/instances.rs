@@ -1,0 +1,248 @@
+//! DescribeInstances, RebootInstances, TerminateInstances, GetConsoleOutput.
+
+use cumulet_domain::instances::{Instance, InstanceState, StateReason};
+use cumulet_domain::{Error, InstanceId, Resource};
+use cumulet_engine::instances::ReservationView;
+use cumulet_wire::base64;
+use cumulet_wire::time::format_iso8601;
+
+use crate::call::Call;
+use crate::error::Refused;
+use crate::filters::{Filters, Known};
+use crate::paging::Page;
+use crate::reservation::{self, Surroundings};
+
+const FILTERS: Known = Known {
+    names: &[
+        "architecture",
+        "availability-zone",
+        "client-token",
+        "dns-name",
+        "group-name",
+        "hypervisor",
+        "image-id",
+        "instance-id",
+        "instance-state-code",
+        "instance-state-name",
+        "instance-type",
+        "instance.group-name",
+        "kernel-id",
+        "key-name",
+        "launch-index",
+        "launch-time",
+        "metadata-options.http-endpoint",
+        "metadata-options.http-put-response-hop-limit",
+        "metadata-options.http-tokens",
+        "monitoring-state",
+        "owner-id",
+        "platform-details",
+        "private-dns-name",
+        "private-ip-address",
+        "product-code",
+        "reason",
+        "reservation-id",
+        "root-device-name",
+        "root-device-type",
+        "state-reason-code",
+        "state-reason-message",
+        "tenancy",
+        "virtualization-type",
+    ],
+    without_value: &[
+        "affinity",
+        "association.",
+        "block-device-mapping.",
+        "boot-mode",
+        "capacity-reservation-id",
+        "capacity-reservation-specification.",
+        "current-instance-boot-mode",
+        "ebs-optimized",
+        "ena-support",
+        "enclave-options.enabled",
+        "group-id",
+        "hibernation-options.configured",
+        "host-id",
+        "iam-instance-profile.",
+        "instance-lifecycle",
+        "instance.group-id",
+        "ip-address",
+        "ipv6-address",
+        "maintenance-options.auto-recovery",
+        "network-interface.",
+        "outpost-arn",
+        "placement-group-name",
+        "placement-partition-number",
+        "platform",
+        "private-dns-name-options.",
+        "product-code.type",
+        "ramdisk-id",
+        "requester-id",
+        "source-dest-check",
+        "spot-instance-request-id",
+        "subnet-id",
+        "tag-key",
+        "tag-value",
+        "tag:",
+        "usage-operation",
+        "usage-operation-update-time",
+        "vpc-id",
+    ],
+};
+
+/// Reads an instance id.
+///
+/// # Errors
+/// `InvalidInstanceID.Malformed`.
+pub(crate) fn parse_id(text: &str) -> Result<InstanceId, Error> {
+    text.parse().map_err(|_| Error::Malformed {
+        resource: Resource::Instance,
+        id: text.chars().take(120).collect(),
+        form: "i-...".into(),
+    })
+}
+
+/// The ids of `InstanceId.n`.
+pub(crate) fn ids(call: &Call<'_>) -> Result<Vec<InstanceId>, Refused> {
+    let ids = call.request.list("InstanceId").into_iter().map(parse_id);
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
+    let request = &call.request;
+    let ids = ids(call)?;
+    let filters = Filters::of(request, &FILTERS)?;
+    let page = Page::of(request, 5, "InstanceId")?;
+    call.stop_if_dry_run()?;
+    let mut views = call.engine.describe_instances(&call.caller, &ids)?;
+    let surroundings = Surroundings::of(call.engine);
+    for view in &mut views {
+        let reservation = view.reservation.clone();
+        view.instances.retain(|instance| {
+            filters.pass(|name| {
+                let view = (&*reservation, &**instance);
+                filter_values(&surroundings, view, name)
+            })
+        });
+    }
+    views.retain(|view| !view.instances.is_empty());
+    let (views, next) = page.cut(
+        request.operation.name,
+        views,
+        |view: &ReservationView| view.reservation.id.to_string(),
+        |view| view.instances.len(),
+    );
+    let mut answer = call.answer();
+    answer.list("reservationSet", &views, |answer, view| {
+        reservation::write(answer, &surroundings, view);
+    });
+    answer.optional("nextToken", next);
+    Ok(answer.finish())
+}
+
+pub(crate) async fn reboot(call: &Call<'_>) -> Result<String, Refused> {
+    let ids = ids(call)?;
+    call.stop_if_dry_run()?;
+    call.engine.reboot(&call.caller, ids).await?;
+    Ok(call.yes())
+}
+
+pub(crate) async fn terminate(call: &Call<'_>) -> Result<String, Refused> {
+    let ids = ids(call)?;
+    call.stop_if_dry_run()?;
+    let changes = call.engine.terminate(&call.caller, ids).await?;
+    let mut answer = call.answer();
+    answer.list("instancesSet", changes, |answer, change| {
+        answer.value("instanceId", change.id);
+        // The new state is called shutdownState until 2009-08-15, and currentState since.
+        reservation::write_state(answer, "shutdownState", change.current);
+        reservation::write_state(answer, "currentState", change.current);
+        reservation::write_state(answer, "previousState", change.previous);
+    });
+    Ok(answer.finish())
+}
+
+/// The documented parameter is `InstanceId`; boto has always sent `InstanceId.1`.
+pub(crate) async fn console(call: &Call<'_>) -> Result<String, Refused> {
+    let listed = call.request.list("InstanceId");
+    let id = match (call.request.text("InstanceId"), listed.as_slice()) {
+        (Some(id), []) => parse_id(id)?,
+        (None, [id]) => parse_id(id)?,
+        (None, []) => {
+            return Err(Refused::new(
+                400,
+                "MissingParameter",
+                "The request must contain the parameter InstanceId",
+            ));
+        }
+        _ => {
+            return Err(Refused::combination(
+                "GetConsoleOutput takes one InstanceId",
+            ));
+        }
+    };
+    call.stop_if_dry_run()?;
+    let console = call.engine.console_output(&call.caller, id).await?;
+    let mut answer = call.answer();
+    answer.value("instanceId", id);
+    answer.leaf("timestamp", &format_iso8601(console.updated));
+    answer.leaf("output", &base64::encode_lines(&console.bytes));
+    Ok(answer.finish())
+}
+
+fn filter_values(
+    surroundings: &Surroundings,
+    (reservation, instance): (&cumulet_domain::instances::Reservation, &Instance),
+    name: &str,
+) -> Vec<String> {
+    let one = |text: &str| vec![text.to_owned()];
+    let reason = |pick: fn(&StateReason) -> &String| {
+        let reason = surroundings.reason(instance);
+        reason.iter().map(|reason| pick(reason).clone()).collect()
+    };
+    let is_running = instance.state() == InstanceState::Running;
+    let if_running = |text: String| is_running.then_some(text).into_iter().collect();
+    let image = surroundings.image(instance);
+    match name {
+        "architecture" => one(surroundings.architecture(instance)),
+        "availability-zone" => one(&surroundings.zone),
+        "client-token" => {
+            let token = reservation.client_token.as_ref();
+            token.iter().map(|token| token.token.clone()).collect()
+        }
+        "dns-name" => if_running(instance.address.to_string()),
+        "group-name" | "instance.group-name" => reservation.groups.clone(),
+        "hypervisor" => one("xen"),
+        "image-id" => vec![instance.image.to_string()],
+        "instance-id" => vec![instance.id.to_string()],
+        "instance-state-code" => vec![instance.state().code().to_string()],
+        "instance-state-name" => one(instance.state().name()),
+        "instance-type" => one(&instance.instance_type),
+        "kernel-id" => surroundings
+            .kernel(instance)
+            .map(|id| id.to_string())
+            .into_iter()
+            .collect(),
+        "key-name" => instance.key.iter().map(|key| key.name.clone()).collect(),
+        "launch-index" => vec![instance.launch_index.to_string()],
+        "launch-time" => vec![format_iso8601(instance.launched)],
+        "metadata-options.http-endpoint" => one(reservation::endpoint_word(instance)),
+        "metadata-options.http-put-response-hop-limit" => {
+            vec![instance.metadata.hop_limit.to_string()]
+        }
+        "metadata-options.http-tokens" => one(reservation::tokens_word(instance)),
+        "monitoring-state" => one("disabled"),
+        "owner-id" => vec![instance.owner.to_string()],
+        "platform-details" => one("Linux/UNIX"),
+        "private-dns-name" => if_running(surroundings.private_name(instance)),
+        "private-ip-address" => vec![instance.address.to_string()],
+        "product-code" => instance.product_codes.clone(),
+        "reason" | "state-reason-message" => reason(|reason| &reason.message),
+        "state-reason-code" => reason(|reason| &reason.code),
+        "reservation-id" => vec![reservation.id.to_string()],
+        "root-device-name" => one(crate::images::root_device(image)),
+        "root-device-type" => one("instance-store"),
+        "tenancy" => one("default"),
+        "virtualization-type" => one("hvm"),
+        _ => vec![],
+    }
+}

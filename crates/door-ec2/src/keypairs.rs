@@ -1,0 +1,135 @@
+//! CreateKeyPair, DescribeKeyPairs, DeleteKeyPair, ImportKeyPair.
+
+use std::sync::Arc;
+
+use cumulet_domain::keypairs::KeyPair;
+use cumulet_wire::time::format_iso8601;
+
+use crate::call::Call;
+use crate::error::Refused;
+use crate::filters::{Filters, Known};
+
+/// Biggest public key that is read.
+const MATERIAL_BYTES_MAX: usize = 16 * 1024;
+
+const FILTERS: Known = Known {
+    names: &["fingerprint", "key-name", "key-pair-id"],
+    without_value: &["tag-key", "tag:"],
+};
+
+pub(crate) async fn create(call: &Call<'_>) -> Result<String, Refused> {
+    let name = call.request.required("KeyName")?.to_owned();
+    call.stop_if_dry_run()?;
+    let created = call.engine.create_key_pair(&call.caller, name).await?;
+    let mut answer = call.answer();
+    answer.leaf("keyName", &created.key_pair.name);
+    answer.leaf("keyFingerprint", &created.key_pair.fingerprint);
+    answer.leaf("keyMaterial", created.private_pem.as_str());
+    answer.value("keyPairId", created.key_pair.id);
+    answer.structure("tagSet", |_| {});
+    Ok(answer.finish())
+}
+
+pub(crate) async fn import(call: &Call<'_>) -> Result<String, Refused> {
+    let name = call.request.required("KeyName")?.to_owned();
+    let material = call
+        .request
+        .base64("PublicKeyMaterial", MATERIAL_BYTES_MAX)?
+        .unwrap_or_default();
+    call.stop_if_dry_run()?;
+    let key_pair = call
+        .engine
+        .import_key_pair(&call.caller, name, material)
+        .await?;
+    let mut answer = call.answer();
+    answer.leaf("keyName", &key_pair.name);
+    answer.leaf("keyFingerprint", &key_pair.fingerprint);
+    answer.value("keyPairId", key_pair.id);
+    answer.structure("tagSet", |_| {});
+    Ok(answer.finish())
+}
+
+/// Names and ids select together: a pair must be of both lists that are given.
+pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
+    let request = &call.request;
+    let names: Vec<String> = request
+        .list("KeyName")
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    let ids = request.list("KeyPairId");
+    let filters = Filters::of(request, &FILTERS)?;
+    call.stop_if_dry_run()?;
+    let mut found = call.engine.describe_key_pairs(&call.caller, &names)?;
+    if !ids.is_empty() {
+        for id in &ids {
+            if !found.iter().any(|pair| pair.id.to_string() == *id) {
+                return Err(unknown_id(id));
+            }
+        }
+        found.retain(|pair| ids.contains(&pair.id.to_string().as_str()));
+    }
+    found.retain(|pair| filters.pass(|name| filter_values(pair, name)));
+    let mut answer = call.answer();
+    answer.list("keySet", &found, |answer, pair| {
+        answer.value("keyPairId", pair.id);
+        answer.leaf("keyName", &pair.name);
+        answer.leaf("keyFingerprint", &pair.fingerprint);
+        answer.leaf("keyType", &pair.key_type);
+        answer.structure("tagSet", |_| {});
+        if request.is_true("IncludePublicKey") {
+            answer.leaf("publicKey", &pair.public_key);
+        }
+        answer.leaf("createTime", &format_iso8601(pair.created));
+    });
+    Ok(answer.finish())
+}
+
+fn unknown_id(id: &str) -> Refused {
+    let id: String = id.chars().take(120).collect();
+    Refused::new(
+        400,
+        "InvalidKeyPair.NotFound",
+        format!("The key pair '{id}' does not exist"),
+    )
+}
+
+/// By name, or in the newest version by id.  A pair that does not exist is no error.
+pub(crate) async fn delete(call: &Call<'_>) -> Result<String, Refused> {
+    let name = match (call.request.text("KeyName"), call.request.text("KeyPairId")) {
+        (Some(name), None) => Some(name.to_owned()),
+        (None, Some(id)) => name_of(call, id)?,
+        (Some(_), Some(_)) => {
+            return Err(Refused::combination(
+                "DeleteKeyPair takes KeyName or KeyPairId, not both",
+            ));
+        }
+        (None, None) => {
+            return Err(Refused::new(
+                400,
+                "MissingParameter",
+                "The request must contain the parameter KeyName",
+            ));
+        }
+    };
+    call.stop_if_dry_run()?;
+    if let Some(name) = name {
+        call.engine.delete_key_pair(&call.caller, name).await?;
+    }
+    Ok(call.yes())
+}
+
+fn name_of(call: &Call<'_>, id: &str) -> Result<Option<String>, Refused> {
+    let all = call.engine.describe_key_pairs(&call.caller, &[])?;
+    let found = all.iter().find(|pair| pair.id.to_string() == id);
+    Ok(found.map(|pair| pair.name.clone()))
+}
+
+fn filter_values(pair: &Arc<KeyPair>, name: &str) -> Vec<String> {
+    match name {
+        "fingerprint" => vec![pair.fingerprint.clone()],
+        "key-name" => vec![pair.name.clone()],
+        "key-pair-id" => vec![pair.id.to_string()],
+        _ => vec![],
+    }
+}

@@ -1,0 +1,216 @@
+//! How a reservation and its instances read, in the newest shape.
+
+use std::sync::Arc;
+
+use cumulet_domain::KernelId;
+use cumulet_domain::images::{BootKind, Image, Preparation};
+use cumulet_domain::instances::{Instance, InstanceState, Reservation, StateReason};
+use cumulet_ec2_model::Answer;
+use cumulet_ec2_model::dates::V2011_01_01;
+use cumulet_engine::instances::ReservationView;
+use cumulet_engine::{Engine, State};
+use cumulet_wire::time::format_iso8601;
+
+use crate::images;
+
+/// What an instance's record does not hold and its description shows.
+pub(crate) struct Surroundings {
+    state: Arc<State>,
+    pub(crate) zone: String,
+    region: String,
+    is_simulated: bool,
+}
+
+impl Surroundings {
+    pub(crate) fn of(engine: &Engine) -> Self {
+        Self {
+            state: engine.snapshot(),
+            zone: engine.config().zone.clone(),
+            region: engine.config().region.clone(),
+            is_simulated: engine.host().profile.is_simulated,
+        }
+    }
+
+    /// The image, while it is remembered.
+    pub(crate) fn image(&self, instance: &Instance) -> Option<&Image> {
+        self.state.images.get(&instance.image).map(|it| &**it)
+    }
+
+    pub(crate) fn architecture(&self, instance: &Instance) -> &'static str {
+        self.image(instance)
+            .map_or("x86_64", |image| image.architecture.as_str())
+    }
+
+    /// The kernel that a root file system boots with; a disk brings its own.
+    pub(crate) fn kernel(&self, instance: &Instance) -> Option<KernelId> {
+        let image = self.image(instance)?;
+        let is_rootfs = matches!(
+            image.preparation,
+            Preparation::Ready {
+                kind: BootKind::Rootfs,
+                ..
+            }
+        );
+        instance.kernel.filter(|_| is_rootfs)
+    }
+
+    /// The name that the guests' resolver knows.
+    pub(crate) fn private_name(&self, instance: &Instance) -> String {
+        format!("{}.{}.compute.internal", instance.host_name(), self.region)
+    }
+
+    /// Why the instance is in its state.  That a cloud only simulates is said wherever nothing
+    /// weightier is: nobody shall take such an instance for a machine.
+    pub(crate) fn reason(&self, instance: &Instance) -> Option<StateReason> {
+        let simulated = || {
+            self.is_simulated.then(|| {
+                StateReason::new(
+                    "Server.SimulatedCompute",
+                    "Server.SimulatedCompute: This cloud runs with --compute simulated; no machine was started",
+                )
+            })
+        };
+        instance.state_reason().cloned().or_else(simulated)
+    }
+}
+
+/// The body of a reservation: below the root of RunInstances, below an item of DescribeInstances.
+pub(crate) fn write(answer: &mut Answer, surroundings: &Surroundings, view: &ReservationView) {
+    let reservation = &view.reservation;
+    answer.value("reservationId", reservation.id);
+    answer.value("ownerId", reservation.owner);
+    write_groups(answer, reservation);
+    answer.list("instancesSet", &view.instances, |answer, instance| {
+        write_instance(answer, surroundings, reservation, instance);
+    });
+}
+
+/// `groupId` holds the group's name before 2011-01-01; since then it is an id, which groups do not
+/// have here yet, and the name has an element of its own.
+fn write_groups(answer: &mut Answer, reservation: &Reservation) {
+    let is_id_name = answer.version() < V2011_01_01;
+    answer.list("groupSet", &reservation.groups, |answer, group| {
+        if is_id_name {
+            answer.leaf("groupId", group);
+        }
+        answer.leaf("groupName", group);
+    });
+}
+
+pub(crate) fn write_state(answer: &mut Answer, name: &str, state: InstanceState) {
+    answer.structure(name, |answer| {
+        answer.value("code", state.code());
+        answer.leaf("name", state.name());
+    });
+}
+
+pub(crate) fn tokens_word(instance: &Instance) -> &'static str {
+    if instance.metadata.is_token_required {
+        "required"
+    } else {
+        "optional"
+    }
+}
+
+pub(crate) fn endpoint_word(instance: &Instance) -> &'static str {
+    if instance.metadata.is_enabled {
+        "enabled"
+    } else {
+        "disabled"
+    }
+}
+
+/// One instance, in the order of the newest WSDL.
+fn write_instance(
+    answer: &mut Answer,
+    surroundings: &Surroundings,
+    reservation: &Reservation,
+    instance: &Instance,
+) {
+    let is_running = instance.state() == InstanceState::Running;
+    let if_running = |text: String| if is_running { text } else { String::new() };
+    let reason = surroundings.reason(instance);
+    answer.value("instanceId", instance.id);
+    answer.value("imageId", instance.image);
+    write_state(answer, "instanceState", instance.state());
+    // Both names are empty until the instance runs.  There is no public name while there are no
+    // public addresses: the private address stands for it, so that clients of the versions that
+    // show nothing else can connect.
+    answer.leaf(
+        "privateDnsName",
+        &if_running(surroundings.private_name(instance)),
+    );
+    answer.leaf("dnsName", &if_running(instance.address.to_string()));
+    answer.optional("reason", reason.as_ref().map(|reason| &reason.message));
+    answer.optional("keyName", instance.key.as_ref().map(|key| &key.name));
+    answer.value("amiLaunchIndex", instance.launch_index);
+    images::write_product_codes(answer, &instance.product_codes);
+    answer.leaf("instanceType", &instance.instance_type);
+    answer.leaf("launchTime", &format_iso8601(instance.launched));
+    answer.structure("placement", |answer| {
+        answer.leaf("availabilityZone", &surroundings.zone);
+        answer.leaf("groupName", "");
+        answer.leaf("tenancy", "default");
+    });
+    answer.optional("kernelId", surroundings.kernel(instance));
+    answer.structure("monitoring", |answer| answer.leaf("state", "disabled"));
+    answer.value("privateIpAddress", instance.address);
+    // A guest may send from its own address only, and receive for it only.
+    answer.leaf("sourceDestCheck", "true");
+    answer.list("groupSet", &reservation.groups, |answer, group| {
+        answer.leaf("groupName", group);
+    });
+    if let Some(reason) = &reason {
+        answer.structure("stateReason", |answer| {
+            answer.leaf("code", &reason.code);
+            answer.leaf("message", &reason.message);
+        });
+    }
+    let image = surroundings.image(instance);
+    answer.leaf("architecture", surroundings.architecture(instance));
+    answer.leaf("rootDeviceType", "instance-store");
+    answer.leaf("rootDeviceName", images::root_device(image));
+    answer.structure("blockDeviceMapping", |_| {});
+    answer.leaf("virtualizationType", "hvm");
+    let token = reservation.client_token.as_ref();
+    answer.leaf(
+        "clientToken",
+        token.map_or("", |token| token.token.as_str()),
+    );
+    answer.structure("tagSet", |_| {});
+    // What EC2 says of its own KVM hosts, too; the API has no other word for them.
+    answer.leaf("hypervisor", "xen");
+    answer.structure("networkInterfaceSet", |_| {});
+    answer.leaf("ebsOptimized", "false");
+    answer.leaf("enaSupport", "false");
+    write_newest(answer, instance);
+}
+
+/// What only 2016-11-15, as it was amended over the years, has.
+fn write_newest(answer: &mut Answer, instance: &Instance) {
+    answer.structure("cpuOptions", |answer| {
+        answer.value("coreCount", instance.vcpus);
+        answer.leaf("threadsPerCore", "1");
+    });
+    answer.structure("hibernationOptions", |answer| {
+        answer.leaf("configured", "false");
+    });
+    answer.structure("metadataOptions", |answer| {
+        answer.leaf("state", "applied");
+        answer.leaf("httpTokens", tokens_word(instance));
+        answer.value("httpPutResponseHopLimit", instance.metadata.hop_limit);
+        answer.leaf("httpEndpoint", endpoint_word(instance));
+        answer.leaf("httpProtocolIpv6", "disabled");
+        answer.leaf("instanceMetadataTags", "disabled");
+    });
+    answer.structure("enclaveOptions", |answer| answer.leaf("enabled", "false"));
+    answer.leaf("platformDetails", "Linux/UNIX");
+    answer.structure("privateDnsNameOptions", |answer| {
+        answer.leaf("hostnameType", "ip-name");
+        answer.leaf("enableResourceNameDnsARecord", "false");
+        answer.leaf("enableResourceNameDnsAAAARecord", "false");
+    });
+    answer.structure("maintenanceOptions", |answer| {
+        answer.leaf("autoRecovery", "default");
+    });
+}

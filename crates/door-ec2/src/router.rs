@@ -1,0 +1,184 @@
+//! From bytes to an operation and back.
+
+use bytes::Bytes;
+use cumulet_auth::{Profile, QueryPolicy, Verified, verify_query};
+use cumulet_ec2_model::request;
+use cumulet_engine::{Caller, Engine};
+use cumulet_wire::query::Params;
+use http::{HeaderValue, Method, StatusCode, header};
+
+use crate::call::Call;
+use crate::error::Refused;
+use crate::keys::EngineKeys;
+use crate::{Handled, RequestContext, images, instances, keypairs, launch, regions, status, sts};
+
+/// Longest name of an action that the log repeats.
+const ACTION_SHOWN_MAX: usize = 64;
+
+/// Whether parameters ask one of the services behind this door, for a listener that has to choose:
+/// EC2's requests and STS's name an action.
+pub fn serves(params: &Params) -> bool {
+    params.contains("Action") || params.contains("Operation")
+}
+
+pub(crate) async fn handle(
+    engine: &Engine,
+    request: &http::Request<Bytes>,
+    context: &RequestContext,
+) -> http::Response<Bytes> {
+    let mut handled = Handled {
+        action: String::new(),
+        account: None,
+        code: None,
+        log: None,
+    };
+    let mut is_sts = false;
+    let result = answer(engine, request, context, &mut handled, &mut is_sts).await;
+    let (status, text) = match result {
+        Ok(text) => (200, text),
+        Err(refused) => {
+            let id = &context.request_id;
+            let text = if is_sts {
+                sts::error(&refused, id)
+            } else {
+                cumulet_wire::error::ec2(&refused.code, &refused.message, id)
+            };
+            handled.code = Some(refused.code);
+            handled.log = refused.log;
+            (refused.status, text)
+        }
+    };
+    let mut response = http::Response::new(Bytes::from(text));
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/xml;charset=UTF-8"),
+    );
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, no-store"),
+    );
+    if let Ok(id) = HeaderValue::from_str(&context.request_id) {
+        headers.insert("x-amzn-requestid", id);
+    }
+    response.extensions_mut().insert(handled);
+    response
+}
+
+async fn answer(
+    engine: &Engine,
+    request: &http::Request<Bytes>,
+    context: &RequestContext,
+    handled: &mut Handled,
+    is_sts: &mut bool,
+) -> Result<String, Refused> {
+    let params = params_of(request)?;
+    *is_sts = params.get("Version") == Some(sts::VERSION);
+    let action = request::action(&params)?;
+    handled.action = action.chars().take(ACTION_SHOWN_MAX).collect();
+    let verified = verify(engine, request, context, &params, *is_sts)?;
+    handled.account = Some(verified.principal.account);
+    if *is_sts {
+        return sts::answer(action, &verified.principal, context);
+    }
+    let call = Call {
+        engine,
+        caller: Caller {
+            account: verified.principal.account,
+            user: verified.principal.user,
+        },
+        request: request::check(&params)?,
+        context,
+    };
+    dispatch(&call).await
+}
+
+/// The only list of what this door does; `models/ec2-requests.txt` has the same names.
+async fn dispatch(call: &Call<'_>) -> Result<String, Refused> {
+    match call.request.operation.name {
+        "RegisterImage" => images::register(call).await,
+        "DescribeImages" => images::describe(call),
+        "DeregisterImage" => images::deregister(call).await,
+        "RunInstances" => launch::run(call).await,
+        "DescribeInstances" => instances::describe(call),
+        "DescribeInstanceStatus" => status::describe(call).await,
+        "RebootInstances" => instances::reboot(call).await,
+        "TerminateInstances" => instances::terminate(call).await,
+        "GetConsoleOutput" => instances::console(call).await,
+        "CreateKeyPair" => keypairs::create(call).await,
+        "DescribeKeyPairs" => keypairs::describe(call),
+        "DeleteKeyPair" => keypairs::delete(call).await,
+        "ImportKeyPair" => keypairs::import(call).await,
+        "DescribeRegions" => regions::describe(call),
+        "DescribeAvailabilityZones" => regions::describe_zones(call),
+        other => Err(Refused::new(
+            400,
+            "UnsupportedOperation",
+            format!("The operation {other} is not supported here"),
+        )),
+    }
+}
+
+fn params_of(request: &http::Request<Bytes>) -> Result<Params, Refused> {
+    let is_form = || {
+        let kind = request.headers().get(header::CONTENT_TYPE);
+        // Some old clients name no type.
+        kind.is_none_or(|kind| {
+            let text = kind.to_str().unwrap_or_default().to_ascii_lowercase();
+            text.split(';').next().unwrap_or_default().trim() == "application/x-www-form-urlencoded"
+        })
+    };
+    let form = match *request.method() {
+        Method::GET => None,
+        Method::POST if request.body().is_empty() => None,
+        Method::POST if is_form() => Some(request.body().as_ref()),
+        Method::POST => {
+            return Err(Refused::new(
+                400,
+                "MalformedQueryString",
+                "A body must be of the type application/x-www-form-urlencoded",
+            ));
+        }
+        _ => {
+            return Err(Refused::new(
+                405,
+                "UnsupportedProtocol",
+                "Requests are made by GET or POST",
+            ));
+        }
+    };
+    Ok(Params::parse(request.uri().query(), form)?)
+}
+
+fn verify(
+    engine: &Engine,
+    request: &http::Request<Bytes>,
+    context: &RequestContext,
+    params: &Params,
+    is_sts: bool,
+) -> Result<Verified, Refused> {
+    let (service, profile) = if is_sts {
+        ("sts", Profile::Sts)
+    } else {
+        ("ec2", Profile::Ec2)
+    };
+    let policy = QueryPolicy {
+        service,
+        region: &engine.config().region,
+        is_global: is_sts,
+        allows_host_scope: !is_sts,
+    };
+    let signed = cumulet_auth::Request {
+        method: request.method(),
+        raw_path: request.uri().path(),
+        raw_query: request.uri().query(),
+        headers: request.headers(),
+        host: &context.client_host,
+        body: request.body(),
+        now: context.now,
+    };
+    verify_query(&signed, params, &EngineKeys(engine.clone()), &policy)
+        .map_err(|error| Refused::auth(&error, profile))
+}
