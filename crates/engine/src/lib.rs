@@ -93,6 +93,26 @@ impl Engine {
         (engine, reconcilers)
     }
 
+    /// The engine without its reconcilers: records can be read and written, nothing on the host is
+    /// touched.  For an operator's command while no server runs; the next server does the rest.
+    pub fn idle(
+        store: Store<State>,
+        host: Host,
+        environment: Environment,
+        config: EngineConfig,
+    ) -> Engine {
+        let (wake, _nobody) = reconcile::Wake::new();
+        Engine {
+            inner: Arc::new(Inner {
+                store,
+                host,
+                environment,
+                config,
+                wake,
+            }),
+        }
+    }
+
     /// The newest published state.
     pub fn snapshot(&self) -> Arc<State> {
         self.inner.store.snapshot()

@@ -1,0 +1,152 @@
+//! The command line.
+//!
+//! `cumulet serve` is the cloud; every other command is a client of it, or
+//! opens the data directory itself when no server runs.  Exit codes: 0 done,
+//! 1 it failed, 2 the call was wrong.
+
+mod config_show;
+mod doctor;
+mod env;
+mod image;
+mod kernel;
+mod output;
+mod records;
+pub(crate) mod serve;
+mod uninstall;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::{self, Config, ConfigError, Inputs};
+use output::Output;
+
+/// A small cloud in one program.
+#[derive(Parser)]
+#[command(name = "cumulet", version, arg_required_else_help = true)]
+struct Cli {
+    /// Directory of everything that is kept.
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// File of settings.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Answers as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the cloud in the foreground.
+    Serve(serve::ServeArgs),
+    /// Prints what the first user's tools need, for a shell to read.
+    Env(env::EnvArgs),
+    /// Says what this machine can do, and what to do about the rest.
+    Doctor(doctor::DoctorArgs),
+    /// Accounts, which own things.
+    #[command(subcommand)]
+    Account(records::AccountCommand),
+    /// Users of accounts.
+    #[command(subcommand)]
+    User(records::UserCommand),
+    /// Access keys of users.
+    #[command(subcommand)]
+    Key(records::KeyCommand),
+    /// X.509 certificates of users.
+    #[command(subcommand)]
+    Certificate(records::CertificateCommand),
+    /// What accounts may use.
+    #[command(subcommand)]
+    Quota(records::QuotaCommand),
+    /// Kernels for root file systems.
+    #[command(subcommand)]
+    Kernel(kernel::KernelCommand),
+    /// Images without an API.
+    #[command(subcommand)]
+    Image(image::ImageCommand),
+    /// Instances of all accounts.
+    #[command(subcommand)]
+    Instance(records::InstanceCommand),
+    /// What the running cloud is and uses.
+    Status,
+    /// Settings.
+    #[command(subcommand)]
+    Config(config_show::ConfigCommand),
+    /// Undoes every change on this machine; the data stays unless purged.
+    Uninstall(uninstall::UninstallArgs),
+    /// Prints completions for a shell.
+    Completions { shell: clap_complete::Shell },
+}
+
+/// What every command gets.
+struct Context {
+    config: Config,
+    output: Output,
+}
+
+/// Runs the command line and says how it went.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("cumulet: {error:#}");
+            if error.is::<ConfigError>() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let mut flags: Vec<(&'static str, String)> = vec![];
+    if let Some(path) = &cli.data_dir {
+        let path = std::path::absolute(path)?;
+        let text = path
+            .to_str()
+            .ok_or_else(|| ConfigError("--data-dir is not UTF-8".into()))?;
+        flags.push(("data_dir", text.to_owned()));
+    }
+    if let Command::Serve(args) = &cli.command {
+        flags.extend(args.flags());
+    }
+    if let Command::Doctor(args) = &cli.command {
+        flags.extend(args.flags());
+    }
+    let inputs = Inputs::of_process(flags, cli.config.as_deref())?;
+    let context = Context {
+        config: config::load(&inputs)?,
+        output: Output { is_json: cli.json },
+    };
+    match cli.command {
+        Command::Serve(args) => serve::run(&context.config.settings, &args),
+        Command::Env(args) => env::run(&context, &args),
+        Command::Doctor(_) => doctor::run(&context),
+        Command::Account(command) => records::account(&context, command),
+        Command::User(command) => records::user(&context, command),
+        Command::Key(command) => records::key(&context, command),
+        Command::Certificate(command) => records::certificate(&context, command),
+        Command::Quota(command) => records::quota(&context, command),
+        Command::Instance(command) => records::instance(&context, &command),
+        Command::Status => records::status(&context),
+        Command::Kernel(command) => kernel::run(&context, command),
+        Command::Image(command) => image::run(&context, command),
+        Command::Config(command) => config_show::run(&context, &command),
+        Command::Uninstall(args) => uninstall::run(&context, &args),
+        Command::Completions { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "cumulet",
+                &mut std::io::stdout(),
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

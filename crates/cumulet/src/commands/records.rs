@@ -1,0 +1,342 @@
+//! Accounts, users, keys, certificates, quotas: the operator's records.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use cumulet_domain::AccountId;
+use serde_json::Value;
+
+use super::Context;
+use crate::control::{self, Unreachable};
+use crate::data_dir::{DataDir, write_durably};
+use crate::operator::{self, Request};
+use crate::wiring;
+
+/// Biggest secret or certificate that is read from a file.
+const FILE_MAX: u64 = 64 * 1024;
+
+#[derive(Args)]
+pub(crate) struct InAccount {
+    /// Number or name; may be left out while there is only one account.
+    #[arg(long)]
+    account: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum AccountCommand {
+    Create {
+        name: String,
+        /// Twelve digits; random when not given.
+        #[arg(long)]
+        id: Option<AccountId>,
+    },
+    List,
+    Show {
+        account: String,
+    },
+    /// With its users and keys; only when it owns nothing else.
+    Delete {
+        account: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum UserCommand {
+    Create {
+        name: String,
+        #[command(flatten)]
+        account: InAccount,
+        /// A password, from a file or from standard input (-).
+        #[arg(long, value_name = "FILE|-")]
+        password_file: Option<PathBuf>,
+    },
+    List {
+        #[command(flatten)]
+        account: InAccount,
+    },
+    Show {
+        name: String,
+        #[command(flatten)]
+        account: InAccount,
+    },
+    /// With all keys and certificates.
+    Delete {
+        name: String,
+        #[command(flatten)]
+        account: InAccount,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum KeyCommand {
+    /// The secret is shown this once.
+    Create {
+        user: String,
+        #[command(flatten)]
+        account: InAccount,
+        /// Signature versions that the key may be used with.
+        #[arg(long, value_delimiter = ',', default_value = "2,4")]
+        signature_versions: Vec<u8>,
+        #[arg(long, requires = "secret_access_key_file")]
+        access_key_id: Option<String>,
+        /// A secret, from a file or from standard input (-).
+        #[arg(long, value_name = "FILE|-", requires = "access_key_id")]
+        secret_access_key_file: Option<PathBuf>,
+    },
+    List {
+        #[command(flatten)]
+        account: InAccount,
+    },
+    Show {
+        id: String,
+    },
+    Delete {
+        id: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum CertificateCommand {
+    /// Issues a certificate, or adds one that exists.  The private key is shown this once.
+    Create {
+        user: String,
+        #[command(flatten)]
+        account: InAccount,
+        /// A certificate in PEM that exists already.
+        #[arg(long, value_name = "FILE", conflicts_with = "out_dir")]
+        file: Option<PathBuf>,
+        /// Writes cert-….pem and pk-….pem there, instead of printing them.
+        #[arg(long, value_name = "DIR")]
+        out_dir: Option<PathBuf>,
+    },
+    List {
+        #[command(flatten)]
+        account: InAccount,
+    },
+    Show {
+        fingerprint: String,
+    },
+    Delete {
+        fingerprint: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum QuotaCommand {
+    Show {
+        #[command(flatten)]
+        account: InAccount,
+    },
+    Set {
+        #[command(flatten)]
+        account: InAccount,
+        /// Live instances; `default` gives the cloud's default back.
+        #[arg(long, value_name = "N|default")]
+        instances: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum InstanceCommand {
+    List,
+}
+
+/// Asks the running server, or does it on the data directory when none runs.
+pub(crate) fn perform(context: &Context, request: Request) -> anyhow::Result<Value> {
+    let settings = &context.config.settings;
+    match control::ask(&settings.data_dir, &request) {
+        Ok(answer) => return answer,
+        Err(Unreachable) => {}
+    }
+    if crate::data_dir::find_cloud_id(&settings.data_dir).is_none() {
+        bail!(
+            "there is no cloud in {}; `cumulet serve` makes one",
+            settings.data_dir.display()
+        );
+    }
+    let dir = Arc::new(DataDir::open(&settings.data_dir)?);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let cloud = wiring::open_idle(&dir, settings).await?;
+        operator::perform(&cloud.engine, request)
+            .await
+            .map_err(|error| anyhow::anyhow!(operator::error_text(&error)))
+    })
+}
+
+/// Performs and prints.
+pub(crate) fn answer(context: &Context, request: Request) -> anyhow::Result<ExitCode> {
+    let value = perform(context, request)?;
+    context.output.print(&value);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A file's text, or standard input's for `-`.
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().take(FILE_MAX).read_to_string(&mut text)
+    } else {
+        fs::File::open(path).and_then(|file| file.take(FILE_MAX).read_to_string(&mut text))
+    };
+    read.with_context(|| format!("{} cannot be read", path.display()))?;
+    Ok(text)
+}
+
+/// A secret without the line end that editors add.
+fn read_secret(path: &Path) -> anyhow::Result<String> {
+    let text = read_text(path)?;
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.is_empty() {
+        bail!("{} is empty", path.display());
+    }
+    Ok(secret.to_owned())
+}
+
+pub(crate) fn account(context: &Context, command: AccountCommand) -> anyhow::Result<ExitCode> {
+    let request = match command {
+        AccountCommand::Create { name, id } => Request::AccountCreate { name, id },
+        AccountCommand::List => Request::AccountList,
+        AccountCommand::Show { account } => Request::AccountShow { account },
+        AccountCommand::Delete { account } => Request::AccountDelete { account },
+    };
+    answer(context, request)
+}
+
+pub(crate) fn user(context: &Context, command: UserCommand) -> anyhow::Result<ExitCode> {
+    let request = match command {
+        UserCommand::Create {
+            name,
+            account: InAccount { account },
+            password_file,
+        } => Request::UserCreate {
+            account,
+            name,
+            password: password_file.as_deref().map(read_secret).transpose()?,
+        },
+        UserCommand::List {
+            account: InAccount { account },
+        } => Request::UserList { account },
+        UserCommand::Show {
+            name,
+            account: InAccount { account },
+        } => Request::UserShow { account, name },
+        UserCommand::Delete {
+            name,
+            account: InAccount { account },
+        } => Request::UserDelete { account, name },
+    };
+    answer(context, request)
+}
+
+pub(crate) fn key(context: &Context, command: KeyCommand) -> anyhow::Result<ExitCode> {
+    let request = match command {
+        KeyCommand::Create {
+            user,
+            account: InAccount { account },
+            signature_versions,
+            access_key_id,
+            secret_access_key_file,
+        } => Request::KeyCreate {
+            account,
+            user,
+            signature_versions: BTreeSet::from_iter(signature_versions),
+            access_key_id,
+            secret_access_key: secret_access_key_file
+                .as_deref()
+                .map(read_secret)
+                .transpose()?,
+        },
+        KeyCommand::List {
+            account: InAccount { account },
+        } => Request::KeyList { account },
+        KeyCommand::Show { id } => Request::KeyShow { id },
+        KeyCommand::Delete { id } => Request::KeyDelete { id },
+    };
+    answer(context, request)
+}
+
+pub(crate) fn certificate(
+    context: &Context,
+    command: CertificateCommand,
+) -> anyhow::Result<ExitCode> {
+    let request = match command {
+        CertificateCommand::Create {
+            user,
+            account: InAccount { account },
+            file,
+            out_dir,
+        } => {
+            let pem = file.as_deref().map(read_text).transpose()?;
+            let request = Request::CertificateCreate { account, user, pem };
+            let mut issued = perform(context, request)?;
+            if let Some(directory) = out_dir {
+                write_issued(&mut issued, &directory)?;
+            }
+            context.output.print(&issued);
+            return Ok(ExitCode::SUCCESS);
+        }
+        CertificateCommand::List {
+            account: InAccount { account },
+        } => Request::CertificateList { account },
+        CertificateCommand::Show { fingerprint } => Request::CertificateShow { fingerprint },
+        CertificateCommand::Delete { fingerprint } => Request::CertificateDelete { fingerprint },
+    };
+    answer(context, request)
+}
+
+/// Puts certificate and key into files and names these instead.
+fn write_issued(issued: &mut Value, directory: &Path) -> anyhow::Result<()> {
+    let fingerprint = issued["fingerprint"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    for (field, prefix) in [("certificate", "cert"), ("private_key", "pk")] {
+        let path = directory.join(format!("{prefix}-{fingerprint}.pem"));
+        let text = issued[field].as_str().unwrap_or_default();
+        write_durably(&path, text.as_bytes(), 0o600)?;
+        issued[field] = Value::String(path.display().to_string());
+    }
+    Ok(())
+}
+
+pub(crate) fn quota(context: &Context, command: QuotaCommand) -> anyhow::Result<ExitCode> {
+    let request = match command {
+        QuotaCommand::Show {
+            account: InAccount { account },
+        } => Request::QuotaShow { account },
+        QuotaCommand::Set {
+            account: InAccount { account },
+            instances,
+        } => Request::QuotaSet {
+            account,
+            instances: match instances.as_str() {
+                "default" => None,
+                number => Some(number.parse().map_err(|_| {
+                    crate::config::ConfigError(format!(
+                        "--instances is a number or the word default, not {number:?}"
+                    ))
+                })?),
+            },
+        },
+    };
+    answer(context, request)
+}
+
+pub(crate) fn instance(context: &Context, command: &InstanceCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        InstanceCommand::List => answer(context, Request::InstanceList),
+    }
+}
+
+pub(crate) fn status(context: &Context) -> anyhow::Result<ExitCode> {
+    answer(context, Request::Status)
+}

@@ -1,0 +1,242 @@
+//! `cumulet serve`: the cloud, in the foreground.
+//!
+//! The order matters: the data directory is locked before anything is read,
+//! the port is taken before anything is started, and the ready line comes when
+//! every door answers.  At the end requests are finished, then reconcilers;
+//! guests run on.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use cumulet_engine::Engine;
+use cumulet_host::api::Stop;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::env::{ADDRESS_FILE, endpoint_of};
+use crate::config::{Compute, Settings};
+use crate::data_dir::{DataDir, write_durably};
+use crate::http::{Connections, Front};
+use crate::wiring::{self, Doors};
+use crate::{control, http, logging};
+
+/// How long steps of reconcilers are waited for.
+const RECONCILERS_PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Args)]
+pub(crate) struct ServeArgs {
+    /// Address and port of all doors; port 0 picks a free one.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    /// How instances are computed.
+    #[arg(long, value_enum)]
+    compute: Option<Compute>,
+    /// Ends the guests too when the server is told to stop.
+    #[arg(long)]
+    stop_instances: bool,
+}
+
+impl ServeArgs {
+    /// Those that are settings.
+    pub(crate) fn flags(&self) -> Vec<(&'static str, String)> {
+        let listen = self.listen.clone().map(|text| ("listen", text));
+        let compute = self.compute.map(|it| ("compute", it.as_str().to_owned()));
+        listen.into_iter().chain(compute).collect()
+    }
+}
+
+pub(crate) fn run(settings: &Settings, args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    logging::start(&settings.log)?;
+    check_rights(settings)?;
+    let metrics = PrometheusBuilder::new()
+        .install_recorder()
+        .context("metrics did not start")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime did not start")?;
+    let result = runtime.block_on(serve(settings, args, metrics));
+    // Blocking work under way may be cut off anywhere; a restart repeats it.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// Virtual machines need root: taps, namespaces, user ids of their own.
+fn check_rights(settings: &Settings) -> anyhow::Result<()> {
+    let is_root = rustix::process::geteuid().is_root();
+    if settings.compute == Compute::Qemu && !is_root {
+        let words: Vec<String> = std::env::args().collect();
+        bail!(
+            "virtual machines need root; type\n  sudo {}\nor run without machines: cumulet serve --compute simulated",
+            words.join(" ")
+        );
+    }
+    Ok(())
+}
+
+async fn serve(
+    settings: &Settings,
+    args: &ServeArgs,
+    metrics: PrometheusHandle,
+) -> anyhow::Result<()> {
+    let dir = Arc::new(DataDir::open(&settings.data_dir)?);
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| taken(settings.listen))?;
+    let address = listener
+        .local_addr()
+        .context("the listener has no address")?;
+    let mut terminate = signal(SignalKind::terminate()).context("signals cannot be received")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be received")?;
+
+    let (cloud, reconcilers) = wiring::start(&dir, settings).await?;
+    let front = Arc::new(Front {
+        doors: Doors::new(&cloud, settings)?,
+        domains: settings.domains.clone(),
+        limits: settings.limits.clone(),
+    });
+    let (stop, stopped) = watch::channel(false);
+    let mut servers = JoinSet::new();
+    let connections = Connections::new(settings.limits.connections);
+    servers.spawn(serve_doors(
+        listener,
+        connections.clone(),
+        front.clone(),
+        stopped.clone(),
+    ));
+
+    let control_socket = control::bind(dir.path()).context("the control socket cannot be made")?;
+    let operators = control::start(
+        control_socket,
+        cloud.engine.clone(),
+        metrics.clone(),
+        settings.limits.clone(),
+        stopped.clone(),
+    );
+    servers.spawn(async move {
+        let _ = operators.await;
+    });
+    if let Some(listen) = settings.metrics.listen {
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| taken(listen))?;
+        servers.spawn(serve_metrics(
+            listener,
+            settings,
+            cloud.engine.clone(),
+            metrics,
+            stopped.clone(),
+        ));
+    }
+
+    write_durably(
+        &dir.join(ADDRESS_FILE),
+        format!("{address}\n").as_bytes(),
+        0o600,
+    )?;
+    announce(settings, &dir, address, cloud.is_new);
+
+    let failure = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        failure = cloud.store.failed() => Some(failure),
+    };
+    tracing::info!("stopping");
+    stop.send_replace(true);
+    while servers.join_next().await.is_some() {}
+    reconcilers.stop(RECONCILERS_PATIENCE).await;
+    if args.stop_instances {
+        stop_instances(&cloud.engine, settings).await;
+    }
+    let _ = std::fs::remove_file(dir.join(ADDRESS_FILE));
+    let _ = std::fs::remove_file(wiring::control_socket(dir.path()));
+    match failure {
+        None => Ok(()),
+        Some(failure) => Err(failure)
+            .context("the records cannot be written; start the server again when that is mended"),
+    }
+}
+
+fn taken(address: SocketAddr) -> String {
+    format!(
+        "{address} cannot be listened on; give another with --listen ADDR:PORT (port 0 picks a free one)"
+    )
+}
+
+/// The ready line, and for people what to do next.
+fn announce(settings: &Settings, dir: &DataDir, address: SocketAddr, is_new: bool) {
+    use std::io::Write;
+    let endpoint = endpoint_of(address);
+    tracing::info!(
+        endpoint,
+        compute = settings.compute.as_str(),
+        data_dir = %dir.path().display(),
+        cloud = dir.cloud_id(),
+        is_new,
+        "ready; for your tools: eval \"$(cumulet env --data-dir {})\"",
+        dir.path().display()
+    );
+    // Whoever waits for the line may have gone; the server stays.
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "ready {endpoint}").and_then(|()| out.flush());
+}
+
+async fn serve_doors(
+    listener: TcpListener,
+    connections: Connections,
+    front: Arc<Front>,
+    stopped: watch::Receiver<bool>,
+) {
+    let limits = front.limits.clone();
+    http::serve(listener, connections, limits, stopped, move |request| {
+        front.clone().answer(request)
+    })
+    .await;
+}
+
+fn serve_metrics(
+    listener: TcpListener,
+    settings: &Settings,
+    engine: Engine,
+    metrics: PrometheusHandle,
+    stopped: watch::Receiver<bool>,
+) -> impl Future<Output = ()> + Send + use<> {
+    let limits = settings.limits.clone();
+    http::serve(
+        listener,
+        Connections::new(16),
+        limits,
+        stopped,
+        move |_request| std::future::ready(control::metrics_answer(&engine, &metrics)),
+    )
+}
+
+/// Switches every guest off; what they are meant to be stays recorded.
+async fn stop_instances(engine: &Engine, settings: &Settings) {
+    let host = engine.host();
+    let ids = match host.vms.vms().await {
+        Ok(ids) => ids,
+        Err(error) => {
+            tracing::error!(%error, "the guests cannot be listed");
+            return;
+        }
+    };
+    let mut ends = JoinSet::new();
+    let patience_ms = settings.instances.shutdown_patience_ms;
+    for id in ids {
+        let vms = host.vms.clone();
+        ends.spawn(async move {
+            if let Err(error) = vms.ensure_stopped(id, Stop::Graceful { patience_ms }).await {
+                tracing::error!(instance = %id, %error, "a guest was not stopped");
+            }
+        });
+    }
+    while ends.join_next().await.is_some() {}
+}

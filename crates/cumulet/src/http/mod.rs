@@ -1,0 +1,230 @@
+//! One address for all doors.
+//!
+//! [`listener`] accepts connections within limits, [`route`] picks the door by
+//! a pure function, and [`Front`] sees to what all doors share: request ids,
+//! limits on bodies, isolation of panics, one log line per request.
+
+mod body;
+mod listener;
+mod log;
+mod route;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+
+pub(crate) use body::{Body, full};
+pub(crate) use listener::{Connections, serve};
+pub(crate) use log::Logged;
+pub(crate) use route::{Door, Head, route};
+
+use crate::config::Limits;
+use crate::wiring::Doors;
+
+/// What every listener answers with.
+pub(crate) struct Front {
+    pub(crate) doors: Doors,
+    pub(crate) domains: Vec<String>,
+    pub(crate) limits: Limits,
+}
+
+/// What a door gets beside the request.
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    pub(crate) request_id: String,
+    /// `Host` header or authority, by which the client reached us.
+    pub(crate) host: String,
+}
+
+impl Front {
+    /// Answers one request; never fails, never panics.
+    pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let start = Instant::now();
+        let request_id = uuid::Uuid::new_v4().to_string();
+        let method = request.method().clone();
+        let host = host_of(&request);
+        let door = route(
+            &Head {
+                method: &method,
+                host: &host,
+                path: request.uri().path(),
+                query: request.uri().query(),
+                headers: request.headers(),
+            },
+            &self.domains,
+        );
+        let context = Context {
+            request_id: request_id.clone(),
+            host,
+        };
+        let front = self.clone();
+        // A panic ends this request and no other; what it has committed is whole, what it has not
+        // is nothing.
+        let work = AssertUnwindSafe(async move { front.dispatch(door, request, context).await });
+        let mut response = match work.catch_unwind().await {
+            Ok(response) => response,
+            Err(_) => {
+                tracing::error!(request_id, door = door.name(), "a request panicked");
+                refusal(
+                    door,
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "InternalError",
+                    "An internal error has occurred",
+                    &request_id,
+                )
+            }
+        };
+        if method == Method::HEAD && door != Door::S3 {
+            *response.body_mut() = full(Bytes::new());
+        }
+        log::request(&request_id, door, &response, start.elapsed());
+        response
+    }
+
+    async fn dispatch(
+        &self,
+        door: Door,
+        request: Request<Incoming>,
+        context: Context,
+    ) -> Response<Body> {
+        match door {
+            Door::Ec2 => match self.read_whole(request).await {
+                Ok(request) => self.doors.ec2(request, context).await,
+                Err(refused) => refused.response(door, &context.request_id),
+            },
+            Door::S3 => self.doors.s3(request, context).await,
+            Door::Own => own(&request),
+            Door::Absent(name) => refusal(
+                door,
+                StatusCode::NOT_IMPLEMENTED,
+                "UnsupportedOperation",
+                &format!("This cloud does not have {name}"),
+                &context.request_id,
+            ),
+        }
+    }
+
+    /// The request with its body in memory.
+    async fn read_whole(&self, request: Request<Incoming>) -> Result<Request<Bytes>, Unread> {
+        let (head, body) = request.into_parts();
+        let limited = Limited::new(body, self.limits.query_body_bytes);
+        let patience = Duration::from_millis(self.limits.body_timeout_ms);
+        let collected = tokio::time::timeout(patience, limited.collect()).await;
+        match collected {
+            Err(_) => Err(Unread::Slow),
+            Ok(Ok(whole)) => Ok(Request::from_parts(head, whole.to_bytes())),
+            Ok(Err(cause)) if cause.is::<LengthLimitError>() => Err(Unread::TooLarge),
+            Ok(Err(_)) => Err(Unread::Broken),
+        }
+    }
+}
+
+/// Why a body was not read.
+enum Unread {
+    TooLarge,
+    Slow,
+    Broken,
+}
+
+impl Unread {
+    fn response(&self, door: Door, request_id: &str) -> Response<Body> {
+        let (status, code, message) = match self {
+            Unread::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "RequestEntityTooLarge",
+                "The request's body is larger than allowed",
+            ),
+            Unread::Slow => (
+                StatusCode::REQUEST_TIMEOUT,
+                "RequestTimeout",
+                "The request's body did not arrive in time",
+            ),
+            Unread::Broken => (
+                StatusCode::BAD_REQUEST,
+                "MalformedInput",
+                "The request's body cannot be read",
+            ),
+        };
+        let mut response = refusal(door, status, code, message, request_id);
+        // What is left of the body is not read, so that the connection cannot go on.
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+    }
+}
+
+/// HTTP/2 has no `Host` header but an authority.
+fn host_of<B>(request: &Request<B>) -> String {
+    let header = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|value| value.to_str().ok());
+    let authority = request
+        .uri()
+        .authority()
+        .map(|authority| authority.as_str());
+    header.or(authority).unwrap_or_default().to_owned()
+}
+
+/// `/_cumulet/…`: what is ours alone.
+fn own<B>(request: &Request<B>) -> Response<Body> {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    match request.uri().path() {
+        "/_cumulet/health" if is_read => json(StatusCode::OK, r#"{"status":"ok"}"#),
+        "/_cumulet/health" => json(StatusCode::METHOD_NOT_ALLOWED, r#"{"error":"use GET"}"#),
+        _ => json(
+            StatusCode::NOT_FOUND,
+            r#"{"error":"there is no such page"}"#,
+        ),
+    }
+}
+
+fn json(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(full(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    response
+}
+
+/// A refusal in the form of the door that would have answered.
+pub(crate) fn refusal(
+    door: Door,
+    status: StatusCode,
+    code: &str,
+    message: &str,
+    request_id: &str,
+) -> Response<Body> {
+    let text = match door {
+        Door::S3 => format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message><RequestId>{request_id}</RequestId></Error>"
+        ),
+        Door::Ec2 | Door::Own | Door::Absent(_) => format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors><RequestID>{request_id}</RequestID></Response>"
+        ),
+    };
+    let mut response = Response::new(
+        Full::new(Bytes::from(text))
+            .map_err(|never| match never {})
+            .boxed_unsync(),
+    );
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/xml;charset=UTF-8"),
+    );
+    response.extensions_mut().insert(Logged {
+        action: code.to_owned(),
+        account: None,
+    });
+    response
+}

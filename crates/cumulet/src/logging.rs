@@ -1,0 +1,26 @@
+//! Logs on stderr.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{ConfigError, Log, LogFormat};
+
+/// Starts logging for the life of the process.
+///
+/// # Errors
+/// When the filter cannot be read.
+pub(crate) fn start(log: &Log) -> Result<(), ConfigError> {
+    let filter = EnvFilter::try_new(&log.filter)
+        .map_err(|cause| ConfigError(format!("log.filter: {cause}")))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    let started = match log.format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => {
+            let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            builder.with_ansi(is_terminal).try_init()
+        }
+    };
+    started.map_err(|cause| ConfigError(format!("logging did not start: {cause}")))
+}

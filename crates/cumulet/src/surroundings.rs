@@ -1,0 +1,106 @@
+//! What the engine asks of the outside world: the real clock, the system's
+//! randomness, sealing with the key file, keys made by the `auth` crate.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::rand;
+use cumulet_auth::seal::{KEY_LEN, SEAL_NONCE_LEN, SealingKey};
+use cumulet_auth::{Key, Keys, Principal, keys, public_keys};
+use cumulet_domain::Timestamp;
+use cumulet_engine::Engine;
+use cumulet_engine::environment::{Clock, CreatedKey, Entropy, ImportedKey, KeyForge, Sealer};
+use zeroize::Zeroizing;
+
+/// The system's clock.
+pub(crate) struct SystemClock;
+
+/// Milliseconds since 1970, as the system's clock has it now.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        now()
+    }
+}
+
+/// The system's randomness.
+pub(crate) struct SystemEntropy;
+
+impl Entropy for SystemEntropy {
+    fn fill(&self, bytes: &mut [u8]) {
+        rand::fill(bytes).expect("Linux gives random bytes to every process once it has booted");
+    }
+}
+
+/// Seals with the cloud's key file.
+pub(crate) struct FileSealer(SealingKey);
+
+impl FileSealer {
+    pub(crate) fn new(key: &[u8; KEY_LEN]) -> Self {
+        Self(SealingKey::new(key))
+    }
+}
+
+impl Sealer for FileSealer {
+    fn seal(&self, context: &str, plain: &[u8]) -> Result<Vec<u8>, String> {
+        let mut nonce = [0; SEAL_NONCE_LEN];
+        rand::fill(&mut nonce).map_err(|_| "the system gave no random bytes".to_owned())?;
+        self.0.seal(context, nonce, plain)
+    }
+
+    fn open(&self, context: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, String> {
+        self.0.open(context, sealed)
+    }
+}
+
+/// Makes key pairs and reads users' public keys.
+pub(crate) struct AuthForge;
+
+impl KeyForge for AuthForge {
+    fn create(&self) -> Result<CreatedKey, String> {
+        let key = keys::generate_rsa().map_err(|cause| cause.to_string())?;
+        Ok(CreatedKey {
+            private_pem: key.pem,
+            fingerprint: key.fingerprint,
+            openssh: key.openssh,
+        })
+    }
+
+    fn parse_public(&self, material: &[u8]) -> Result<ImportedKey, String> {
+        let key = public_keys::parse(material)?;
+        Ok(ImportedKey {
+            fingerprint: key.fingerprint,
+            openssh: key.openssh,
+            key_type: key.key_type.to_owned(),
+        })
+    }
+}
+
+/// The engine's access keys, as the doors look them up.
+pub(crate) struct EngineKeys(pub(crate) Engine);
+
+impl Keys for EngineKeys {
+    fn find(&self, access_key_id: &str) -> Option<Key> {
+        match self.0.find_access_key(access_key_id) {
+            Ok(Some((record, secret))) => Some(Key {
+                secret,
+                versions: record.signature_versions.clone(),
+                principal: Principal {
+                    account: record.account,
+                    user: record.user.clone(),
+                    access_key_id: record.id.clone(),
+                },
+            }),
+            Ok(None) => None,
+            Err(error) => {
+                tracing::error!(log = error.log(), "an access key's secret does not open");
+                None
+            }
+        }
+    }
+}

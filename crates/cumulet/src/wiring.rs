@@ -1,0 +1,253 @@
+//! The one place where the cloud is put together.
+//!
+//! Store, sealing, clock, randomness, objects and a host make an engine; the
+//! engine and the objects make doors.  Everything that chooses between a real
+//! and a simulated side is here.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use bytes::Bytes;
+use cumulet_auth::Keys;
+use cumulet_domain::AccountId;
+use cumulet_engine::environment::{ImageObjects, ObjectError, ObjectReader};
+use cumulet_engine::reconcile::Reconcilers;
+use cumulet_engine::records::KINDS;
+use cumulet_engine::{Engine, EngineConfig, Environment, State};
+use cumulet_host::api::Host;
+use cumulet_store::{EmbeddedEngine, Store};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::bootstrap;
+use crate::config::{Compute, Settings};
+use crate::data_dir::DataDir;
+use crate::http::{Body, Context, Door, refusal};
+use crate::surroundings::{self, AuthForge, EngineKeys, FileSealer, SystemClock, SystemEntropy};
+
+/// Runs a subcommand by which the program calls itself, if this is one.
+pub(crate) fn internal_command(name: Option<&OsStr>) -> Option<ExitCode> {
+    match name?.to_str()? {
+        _ => None,
+    }
+}
+
+/// A cloud that is open.
+pub(crate) struct Cloud {
+    pub(crate) engine: Engine,
+    pub(crate) store: Store<State>,
+    pub(crate) keys: Arc<dyn Keys>,
+    /// Whether the first records were made just now.
+    pub(crate) is_new: bool,
+}
+
+/// Everything below the engine.
+struct Ground {
+    store: Store<State>,
+    environment: Environment,
+    is_new: bool,
+}
+
+/// Opens the cloud and starts its reconcilers on the current runtime.
+///
+/// # Errors
+/// When anything that it stands on cannot be opened; the text says what.
+pub(crate) async fn start(
+    dir: &Arc<DataDir>,
+    settings: &Settings,
+) -> anyhow::Result<(Cloud, Reconcilers)> {
+    let ground = lay(dir, settings).await?;
+    let host = host(settings)?;
+    let config = engine_config(settings);
+    let (engine, reconcilers) =
+        Engine::start(ground.store.clone(), host, ground.environment, config);
+    Ok((cloud(engine, ground.store, ground.is_new), reconcilers))
+}
+
+/// Opens the cloud's records alone, for an operator's command while no server runs.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) async fn open_idle(dir: &Arc<DataDir>, settings: &Settings) -> anyhow::Result<Cloud> {
+    let ground = lay(dir, settings).await?;
+    let host = cumulet_host::simulated::host(0, Arc::new(surroundings::now));
+    let engine = Engine::idle(
+        ground.store.clone(),
+        host,
+        ground.environment,
+        engine_config(settings),
+    );
+    Ok(cloud(engine, ground.store, ground.is_new))
+}
+
+fn cloud(engine: Engine, store: Store<State>, is_new: bool) -> Cloud {
+    Cloud {
+        keys: Arc::new(EngineKeys(engine.clone())),
+        engine,
+        store,
+        is_new,
+    }
+}
+
+async fn lay(dir: &Arc<DataDir>, settings: &Settings) -> anyhow::Result<Ground> {
+    let dir = dir.clone();
+    let settings = settings.clone();
+    let work = move || -> anyhow::Result<Ground> {
+        let sealer = Arc::new(FileSealer::new(&*dir.sealing_key()?));
+        let engine = EmbeddedEngine::open(&dir.join("store.redb"), KINDS)
+            .context("the records cannot be opened")?;
+        let store = Store::open(Box::new(engine), State::default())
+            .context("the records cannot be read")?;
+        let is_new = bootstrap::ensure(
+            &dir,
+            &store,
+            sealer.as_ref(),
+            &settings.bootstrap,
+            &settings.region,
+        )
+        .context("the first start")?;
+        let environment = Environment {
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+            sealer,
+            forge: Arc::new(AuthForge),
+            objects: Arc::new(NoObjects),
+        };
+        Ok(Ground {
+            store,
+            environment,
+            is_new,
+        })
+    };
+    tokio::task::spawn_blocking(work)
+        .await
+        .context("opening the cloud ended badly")?
+}
+
+fn engine_config(settings: &Settings) -> EngineConfig {
+    EngineConfig {
+        region: settings.region.clone(),
+        zone: settings.zone.clone(),
+        instance_types: settings.instance_types(),
+        instances_per_account: settings.limits.instances_per_account,
+        image_bytes_max: settings.images.bytes_max,
+        terminated_visible_ms: settings.instances.terminated_visible_ms,
+        shutdown_patience_ms: settings.instances.shutdown_patience_ms,
+        reboot_patience_ms: settings.instances.reboot_patience_ms,
+        is_metadata_token_required: settings.instances.metadata_token_required,
+    }
+}
+
+/// Memory for instances: what the setting says, else the host's without the reserve.
+pub(crate) fn memory_mib(settings: &Settings) -> u64 {
+    settings
+        .instances
+        .memory_mib
+        .unwrap_or_else(|| host_memory_mib().saturating_sub(settings.instances.memory_reserve_mib))
+}
+
+/// All memory of this machine.
+pub(crate) fn host_memory_mib() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|rest| {
+        rest.trim()
+            .trim_end_matches("kB")
+            .trim()
+            .parse::<u64>()
+            .ok()
+    });
+    kib.unwrap_or(0) / 1024
+}
+
+fn host(settings: &Settings) -> anyhow::Result<Host> {
+    match settings.compute {
+        Compute::Simulated => {
+            tracing::warn!("compute is simulated: no instance will really run");
+            Ok(cumulet_host::simulated::host(
+                memory_mib(settings),
+                Arc::new(surroundings::now),
+            ))
+        }
+        Compute::Qemu => anyhow::bail!("virtual machines are not wired yet"),
+    }
+}
+
+/// What the host's modules say for `cumulet doctor`: what, whether it is well, text.
+pub(crate) fn machine_findings(_settings: &Settings) -> Vec<(&'static str, bool, String)> {
+    vec![]
+}
+
+/// Ends all guests and removes all that the cloud made on the host; names what was removed.
+///
+/// # Errors
+/// When something cannot be removed; it can be repeated.
+pub(crate) async fn undo_host(
+    _dir: &Arc<DataDir>,
+    _settings: &Settings,
+) -> anyhow::Result<Vec<String>> {
+    Ok(vec![])
+}
+
+/// Stands for the object store until it is wired.
+struct NoObjects;
+
+#[async_trait]
+impl ImageObjects for NoObjects {
+    async fn read_small(
+        &self,
+        _caller: AccountId,
+        _bucket: &str,
+        _key: &str,
+        _bytes_max: usize,
+    ) -> Result<Vec<u8>, ObjectError> {
+        Err(ObjectError::Failed("there is no object store".into()))
+    }
+
+    fn open(
+        &self,
+        _caller: AccountId,
+        _bucket: &str,
+        _key: &str,
+    ) -> Result<ObjectReader, ObjectError> {
+        Err(ObjectError::Failed("there is no object store".into()))
+    }
+}
+
+/// The doors behind the one address.
+pub(crate) struct Doors {}
+
+impl Doors {
+    /// # Errors
+    /// When a door cannot be built.
+    pub(crate) fn new(_cloud: &Cloud, _settings: &Settings) -> anyhow::Result<Self> {
+        Ok(Self {})
+    }
+
+    pub(crate) async fn ec2(&self, _request: Request<Bytes>, context: Context) -> Response<Body> {
+        unavailable(Door::Ec2, &context)
+    }
+
+    pub(crate) async fn s3(&self, _request: Request<Incoming>, context: Context) -> Response<Body> {
+        unavailable(Door::S3, &context)
+    }
+}
+
+fn unavailable(door: Door, context: &Context) -> Response<Body> {
+    refusal(
+        door,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "ServiceUnavailable",
+        "This door is not open yet",
+        &context.request_id,
+    )
+}
+
+/// Where the control socket is.
+pub(crate) fn control_socket(data_dir: &std::path::Path) -> PathBuf {
+    data_dir.join("control.sock")
+}
