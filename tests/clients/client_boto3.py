@@ -1,0 +1,180 @@
+"""boto3: complete bucket work, and an image from upload to a terminated instance."""
+
+import base64
+import tempfile
+
+import common
+from common import BUCKET, holds, refused, same
+
+common.isolate()
+
+import boto3  # noqa: E402  (reads the environment when imported)
+from botocore.exceptions import ClientError  # noqa: E402
+
+SETTINGS = dict(
+    endpoint_url=common.ENDPOINT,
+    region_name=common.REGION,
+    aws_access_key_id=common.ACCESS_KEY,
+    aws_secret_access_key=common.SECRET_KEY,
+)
+s3 = boto3.client("s3", **SETTINGS)
+ec2 = boto3.client("ec2", **SETTINGS)
+sts = boto3.client("sts", **SETTINGS)
+
+NAMES = ["plain.txt", "folder/one", "folder/two", "a name with spaces & größe+%.bin"]
+
+
+def code_of(error):
+    return error.response["Error"]["Code"] if isinstance(error, ClientError) else None
+
+
+def who_am_i():
+    me = sts.get_caller_identity()
+    same("the length of the account", len(me["Account"]), 12)
+    return me["Account"]
+
+
+def make_a_bucket(account):
+    s3.create_bucket(Bucket=BUCKET)
+    holds("the bucket is listed", BUCKET in [it["Name"] for it in s3.list_buckets()["Buckets"]])
+    s3.head_bucket(Bucket=BUCKET)
+    same("the location", s3.get_bucket_location(Bucket=BUCKET)["LocationConstraint"], None)
+
+
+def put_list_head_get(*_):
+    data = common.sample(100000, "boto3")
+    for name in NAMES:
+        answer = s3.put_object(
+            Bucket=BUCKET, Key=name, Body=data, ContentType="text/x-sample", Metadata={"colour": "blue"}
+        )
+        same("the ETag of " + name, answer["ETag"], '"%s"' % common.md5_hex(data))
+    listed = s3.list_objects_v2(Bucket=BUCKET)
+    same("the keys", [it["Key"] for it in listed["Contents"]], sorted(NAMES))
+    same("the sizes", {it["Size"] for it in listed["Contents"]}, {len(data)})
+    folded = s3.list_objects_v2(Bucket=BUCKET, Delimiter="/")
+    same("the folders", [it["Prefix"] for it in folded["CommonPrefixes"]], ["folder/"])
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, PaginationConfig={"PageSize": 1})
+    same("the keys by pages", [it["Key"] for page in pages for it in page["Contents"]], sorted(NAMES))
+    head = s3.head_object(Bucket=BUCKET, Key=NAMES[3])
+    same("length", head["ContentLength"], len(data))
+    same("type", head["ContentType"], "text/x-sample")
+    same("metadata", head["Metadata"], {"colour": "blue"})
+    same("the object", s3.get_object(Bucket=BUCKET, Key=NAMES[3])["Body"].read(), data)
+    part = s3.get_object(Bucket=BUCKET, Key=NAMES[0], Range="bytes=100-299")
+    same("the range", part["Body"].read(), data[100:300])
+    same("its header", part["ContentRange"], "bytes 100-299/%d" % len(data))
+    wrong = base64.b64encode(bytes(16)).decode()
+    refused(
+        "a body with a wrong digest",
+        "BadDigest",
+        lambda: s3.put_object(Bucket=BUCKET, Key="never", Body=b"x", ContentMD5=wrong),
+        code_of,
+    )
+
+
+def upload_in_parts(*_):
+    data = common.sample(common.LARGE_BYTES, "parts")
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        s3.upload_file(file.name, BUCKET, "large")
+    same("the large object", s3.get_object(Bucket=BUCKET, Key="large")["Body"].read(), data)
+    holds("it was sent in parts", s3.head_object(Bucket=BUCKET, Key="large")["ETag"].endswith('-2"'))
+
+
+def delete_objects(*_):
+    s3.delete_object(Bucket=BUCKET, Key=NAMES[0])
+    refused("a deleted object", ("404", "NoSuchKey"), lambda: s3.head_object(Bucket=BUCKET, Key=NAMES[0]), code_of)
+    refused("a full bucket's end", "BucketNotEmpty", lambda: s3.delete_bucket(Bucket=BUCKET), code_of)
+    rest = [{"Key": name} for name in NAMES[1:] + ["large"]]
+    answer = s3.delete_objects(Bucket=BUCKET, Delete={"Objects": rest})
+    same("errors", answer.get("Errors", []), [])
+    same("what is left", s3.list_objects_v2(Bucket=BUCKET)["KeyCount"], 0)
+
+
+def upload_and_register(*_):
+    manifest, files = common.bundle_files()
+    for name, path in files:
+        s3.upload_file(path, BUCKET, name)
+    location = "%s/%s" % (BUCKET, manifest)
+    image = ec2.register_image(Name="boto3 %s" % BUCKET, ImageLocation=location)["ImageId"]
+    shown = ec2.describe_images(ImageIds=[image])["Images"]
+    same("the image's location", [it["ImageLocation"] for it in shown], [location])
+    same("the image's state", shown[0]["State"], "available")
+    return image
+
+
+def run_until_proof(*carried):
+    image, nonce = carried[-1], common.fresh_nonce()
+    size = {"InstanceType": common.INSTANCE_TYPE} if common.INSTANCE_TYPE else {}
+    run = ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1, UserData=nonce, **size)
+    same("how many were launched", len(run["Instances"]), 1)
+    launched = run["Instances"][0]
+    instance = launched["InstanceId"]
+    same("the first state", launched["State"], {"Code": 0, "Name": "pending"})
+
+    def describe():
+        reservations = ec2.describe_instances(InstanceIds=[instance])["Reservations"]
+        same("the reservation", [it["ReservationId"] for it in reservations], [run["ReservationId"]])
+        return reservations[0]["Instances"][0]
+
+    ec2.get_waiter("instance_running").wait(
+        InstanceIds=[instance], WaiterConfig={"Delay": 1, "MaxAttempts": common.PATIENCE}
+    )
+    now = describe()
+    same("the state", now["State"], {"Code": 16, "Name": "running"})
+    same("the image", now["ImageId"], image)
+    holds("it has a private address", now["PrivateIpAddress"].count(".") == 3)
+    common.wait_for_proof(
+        lambda: ec2.get_console_output(InstanceId=instance).get("Output", ""),
+        nonce,
+        instance,
+        lambda: describe()["State"]["Name"],
+    )
+    status = ec2.describe_instance_status(InstanceIds=[instance])["InstanceStatuses"]
+    same("the system's status", status[0]["SystemStatus"]["Status"], "ok")
+    return instance
+
+
+def terminate(*carried):
+    instance = carried[-1]
+    ended = ec2.terminate_instances(InstanceIds=[instance])["TerminatingInstances"]
+    same("the previous state", ended[0]["PreviousState"]["Name"], "running")
+    ec2.get_waiter("instance_terminated").wait(
+        InstanceIds=[instance], WaiterConfig={"Delay": 1, "MaxAttempts": common.PATIENCE}
+    )
+    ec2.terminate_instances(InstanceIds=[instance])
+    shown = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
+    same("the state", shown["State"], {"Code": 48, "Name": "terminated"})
+
+
+def deregister(*carried):
+    image = carried[-3]
+    ec2.deregister_image(ImageId=image)
+    refused(
+        "a launch of an image that is deregistered",
+        ("InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"),
+        lambda: ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1),
+        code_of,
+    )
+
+
+def remove_the_bucket(*_):
+    for name, _path in common.bundle_files()[1]:
+        s3.delete_object(Bucket=BUCKET, Key=name)
+    s3.delete_bucket(Bucket=BUCKET)
+    refused("a bucket that is gone", ("404", "NoSuchBucket"), lambda: s3.head_bucket(Bucket=BUCKET), code_of)
+
+
+common.main(
+    who_am_i,
+    make_a_bucket,
+    put_list_head_get,
+    upload_in_parts,
+    delete_objects,
+    upload_and_register,
+    run_until_proof,
+    terminate,
+    deregister,
+    remove_the_bucket,
+)
