@@ -11,6 +11,7 @@ mod config;
 mod control;
 mod data_dir;
 mod http;
+mod image_objects;
 mod logging;
 mod operator;
 mod password;

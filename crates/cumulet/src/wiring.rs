@@ -10,15 +10,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use async_trait::async_trait;
 use bytes::Bytes;
 use cumulet_auth::Keys;
-use cumulet_domain::AccountId;
-use cumulet_engine::environment::{ImageObjects, ObjectError, ObjectReader};
 use cumulet_engine::reconcile::Reconcilers;
 use cumulet_engine::records::KINDS;
 use cumulet_engine::{Engine, EngineConfig, Environment, State};
+use cumulet_door_ec2::{Ec2Door, Handled, RequestContext};
 use cumulet_host::api::Host;
+use cumulet_objects::ObjectStore;
 use cumulet_store::{EmbeddedEngine, Store};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -26,7 +25,8 @@ use hyper::body::Incoming;
 use crate::bootstrap;
 use crate::config::{Compute, Settings};
 use crate::data_dir::DataDir;
-use crate::http::{Body, Context, Door, refusal};
+use crate::http::{Body, Context, Door, Logged, full, refusal};
+use crate::image_objects::StoredObjects;
 use crate::surroundings::{self, AuthForge, EngineKeys, FileSealer, SystemClock, SystemEntropy};
 
 /// Runs a subcommand by which the program calls itself, if this is one.
@@ -40,6 +40,7 @@ pub(crate) fn internal_command(name: Option<&OsStr>) -> Option<ExitCode> {
 pub(crate) struct Cloud {
     pub(crate) engine: Engine,
     pub(crate) store: Store<State>,
+    pub(crate) objects: ObjectStore,
     pub(crate) keys: Arc<dyn Keys>,
     /// Whether the first records were made just now.
     pub(crate) is_new: bool,
@@ -49,6 +50,7 @@ pub(crate) struct Cloud {
 struct Ground {
     store: Store<State>,
     environment: Environment,
+    objects: ObjectStore,
     is_new: bool,
 }
 
@@ -65,7 +67,7 @@ pub(crate) async fn start(
     let config = engine_config(settings);
     let (engine, reconcilers) =
         Engine::start(ground.store.clone(), host, ground.environment, config);
-    Ok((cloud(engine, ground.store, ground.is_new), reconcilers))
+    Ok((cloud(engine, ground.store, ground.objects, ground.is_new), reconcilers))
 }
 
 /// Opens the cloud's records alone, for an operator's command while no server runs.
@@ -81,14 +83,15 @@ pub(crate) async fn open_idle(dir: &Arc<DataDir>, settings: &Settings) -> anyhow
         ground.environment,
         engine_config(settings),
     );
-    Ok(cloud(engine, ground.store, ground.is_new))
+    Ok(cloud(engine, ground.store, ground.objects, ground.is_new))
 }
 
-fn cloud(engine: Engine, store: Store<State>, is_new: bool) -> Cloud {
+fn cloud(engine: Engine, store: Store<State>, objects: ObjectStore, is_new: bool) -> Cloud {
     Cloud {
         keys: Arc::new(EngineKeys(engine.clone())),
         engine,
         store,
+        objects,
         is_new,
     }
 }
@@ -110,16 +113,19 @@ async fn lay(dir: &Arc<DataDir>, settings: &Settings) -> anyhow::Result<Ground> 
             &settings.region,
         )
         .context("the first start")?;
+        let objects = ObjectStore::open(&dir.join("objects"))
+            .context("the object store cannot be opened")?;
         let environment = Environment {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
             sealer,
             forge: Arc::new(AuthForge),
-            objects: Arc::new(NoObjects),
+            objects: Arc::new(StoredObjects(objects.clone())),
         };
         Ok(Ground {
             store,
             environment,
+            objects,
             is_new,
         })
     };
@@ -193,43 +199,36 @@ pub(crate) async fn undo_host(
     Ok(vec![])
 }
 
-/// Stands for the object store until it is wired.
-struct NoObjects;
-
-#[async_trait]
-impl ImageObjects for NoObjects {
-    async fn read_small(
-        &self,
-        _caller: AccountId,
-        _bucket: &str,
-        _key: &str,
-        _bytes_max: usize,
-    ) -> Result<Vec<u8>, ObjectError> {
-        Err(ObjectError::Failed("there is no object store".into()))
-    }
-
-    fn open(
-        &self,
-        _caller: AccountId,
-        _bucket: &str,
-        _key: &str,
-    ) -> Result<ObjectReader, ObjectError> {
-        Err(ObjectError::Failed("there is no object store".into()))
-    }
-}
-
 /// The doors behind the one address.
-pub(crate) struct Doors {}
+pub(crate) struct Doors {
+    ec2: Ec2Door,
+}
 
 impl Doors {
     /// # Errors
     /// When a door cannot be built.
-    pub(crate) fn new(_cloud: &Cloud, _settings: &Settings) -> anyhow::Result<Self> {
-        Ok(Self {})
+    pub(crate) fn new(cloud: &Cloud, _settings: &Settings) -> anyhow::Result<Self> {
+        Ok(Self {
+            ec2: Ec2Door::new(cloud.engine.clone()),
+        })
     }
 
-    pub(crate) async fn ec2(&self, _request: Request<Bytes>, context: Context) -> Response<Body> {
-        unavailable(Door::Ec2, &context)
+    pub(crate) async fn ec2(&self, request: Request<Bytes>, context: Context) -> Response<Body> {
+        let context = RequestContext {
+            request_id: context.request_id,
+            client_host: context.host,
+            now: surroundings::now(),
+        };
+        let mut response = self.ec2.handle(request, context).await;
+        if let Some(handled) = response.extensions_mut().remove::<Handled>() {
+            response.extensions_mut().insert(Logged {
+                action: handled.action,
+                account: handled.account,
+                code: handled.code,
+                log: handled.log,
+            });
+        }
+        response.map(full)
     }
 
     pub(crate) async fn s3(&self, _request: Request<Incoming>, context: Context) -> Response<Body> {

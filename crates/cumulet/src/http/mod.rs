@@ -223,8 +223,8 @@ pub(crate) fn refusal(
         HeaderValue::from_static("text/xml;charset=UTF-8"),
     );
     response.extensions_mut().insert(Logged {
-        action: code.to_owned(),
-        account: None,
+        code: Some(code.to_owned()),
+        ..Logged::default()
     });
     response
 }
