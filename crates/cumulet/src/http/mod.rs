@@ -113,6 +113,10 @@ impl Front {
     /// The request with its body in memory.
     async fn read_whole(&self, request: Request<Incoming>) -> Result<Request<Bytes>, Unread> {
         let (head, body) = request.into_parts();
+        let announced = http_body::Body::size_hint(&body).lower();
+        if usize::try_from(announced).map_or(true, |size| size > self.limits.query_body_bytes) {
+            return Err(Unread::TooLarge);
+        }
         let limited = Limited::new(body, self.limits.query_body_bytes);
         let patience = Duration::from_millis(self.limits.body_timeout_ms);
         let collected = tokio::time::timeout(patience, limited.collect()).await;
