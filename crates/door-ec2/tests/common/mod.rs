@@ -48,7 +48,7 @@ pub(crate) struct Cloud {
 /// A client with its key.
 #[derive(Clone)]
 pub(crate) struct Client {
-    door: Ec2Door,
+    pub(crate) door: Ec2Door,
     pub(crate) account: AccountId,
     pub(crate) key_id: String,
     pub(crate) secret: String,

@@ -1,0 +1,139 @@
+//! Filters and pages.
+
+mod common;
+
+use common::{Client, Cloud};
+use cumulet_domain::InstanceId;
+use cumulet_domain::images::BootKind;
+use cumulet_domain::instances::InstanceState;
+use cumulet_engine::images::StoredBytes;
+
+const NEW: &str = "2016-11-15";
+
+async fn with_instances(counts: &[u32]) -> (Cloud, Client, Vec<String>) {
+    let cloud = Cloud::start().await;
+    let client = cloud.client();
+    let stored = StoredBytes {
+        digest: common::A_DIGEST,
+        size_bytes: 1 << 20,
+        kind: BootKind::Disk,
+    };
+    let image = cloud
+        .engine
+        .add_stored_image(client.account, "an-image".into(), false, stored)
+        .await
+        .expect("image")
+        .id
+        .to_string();
+    let mut ids = vec![];
+    for count in counts {
+        let count = count.to_string();
+        let request = [
+            ("ImageId", image.as_str()),
+            ("MinCount", count.as_str()),
+            ("MaxCount", count.as_str()),
+        ];
+        let reply = client.ask("RunInstances", NEW, &request).await.ok();
+        ids.extend(reply.values("instanceId"));
+    }
+    for id in &ids {
+        let id: InstanceId = id.parse().expect("an id");
+        cloud.wait_for(id, InstanceState::Running).await;
+    }
+    (cloud, client, ids)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filters_choose() {
+    let (cloud, client, ids) = with_instances(&[1, 2]).await;
+    client
+        .ask("TerminateInstances", NEW, &[("InstanceId.1", &ids[0])])
+        .await
+        .ok();
+    let id: InstanceId = ids[0].parse().expect("an id");
+    cloud.wait_for(id, InstanceState::Terminated).await;
+    let chosen = |filters: Vec<(&'static str, &'static str)>| {
+        let client = client.clone();
+        async move {
+            let mut pairs = vec![];
+            let names: Vec<(String, String)> = (1..=filters.len())
+                .map(|n| (format!("Filter.{n}.Name"), format!("Filter.{n}.Value.1")))
+                .collect();
+            for ((name, value), (name_key, value_key)) in filters.iter().zip(&names) {
+                pairs.push((name_key.as_str(), *name));
+                pairs.push((value_key.as_str(), *value));
+            }
+            let reply = client.ask("DescribeInstances", NEW, &pairs).await.ok();
+            reply.values("instanceId").len()
+        }
+    };
+    assert_eq!(chosen(vec![("instance-state-name", "running")]).await, 2);
+    assert_eq!(chosen(vec![("instance-state-name", "term*")]).await, 1);
+    assert_eq!(
+        chosen(vec![
+            ("instance-state-name", "running"),
+            ("launch-index", "1")
+        ])
+        .await,
+        1
+    );
+    assert_eq!(chosen(vec![("instance-type", "m1.small")]).await, 3);
+    assert_eq!(chosen(vec![("tag:Name", "*")]).await, 0);
+    let images = client
+        .ask(
+            "DescribeImages",
+            NEW,
+            &[("Filter.1.Name", "name"), ("Filter.1.Value.1", "an-*")],
+        )
+        .await
+        .ok();
+    assert_eq!(images.values("name"), ["an-image"]);
+    let statuses = client
+        .ask(
+            "DescribeInstanceStatus",
+            NEW,
+            &[
+                ("IncludeAllInstances", "true"),
+                ("Filter.1.Name", "instance-state-code"),
+                ("Filter.1.Value.1", "48"),
+            ],
+        )
+        .await
+        .ok();
+    assert_eq!(statuses.values("instanceId"), [ids[0].clone()]);
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_cover_everything_once() {
+    let (cloud, client, mut ids) = with_instances(&[3, 3, 1, 7, 2, 1]).await;
+    let mut seen = vec![];
+    let mut token: Option<String> = None;
+    let mut pages = 0;
+    loop {
+        let mut pairs = vec![("MaxResults", "5")];
+        if let Some(token) = &token {
+            pairs.push(("NextToken", token));
+        }
+        let reply = client.ask("DescribeInstances", NEW, &pairs).await.ok();
+        pages += 1;
+        seen.extend(reply.values("instanceId"));
+        token = reply.value("nextToken");
+        if token.is_none() {
+            break;
+        }
+    }
+    assert!(pages >= 4, "{pages}");
+    seen.sort();
+    ids.sort();
+    assert_eq!(seen, ids);
+    let both = client
+        .ask(
+            "DescribeInstances",
+            NEW,
+            &[("MaxResults", "5"), ("InstanceId.1", &ids[0])],
+        )
+        .await;
+    assert_eq!(both.code(400), "InvalidParameterCombination");
+    cloud.stop().await;
+}

@@ -1,0 +1,482 @@
+//! For every dated version and operation: the element tree of an answer is what
+//! `ec2-api-history.json` says that version has; nothing beyond it, and nothing less but what
+//! [`NOTHING_TO_SAY`] names.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::{Client, Cloud};
+use cumulet_domain::instances::InstanceState;
+use cumulet_domain::{ImageId, InstanceId};
+use cumulet_ec2_model::Version;
+
+/// Elements (with all below them) that a version has and for which this cloud has nothing to say.
+/// `@` stands for an instance.  An entry that became wrong makes the test fail.
+const NOTHING_TO_SAY: &[(&str, &str)] = &[
+    // Nobody launches on another's behalf.
+    ("requesterId", "no requester but the owner"),
+    // Groups are names; they get ids with the firewall.
+    ("@/groupSet/item/groupId", "groups have no ids yet"),
+    ("@/ramdiskId", "a kernel and its ramdisk are one thing here"),
+    ("@/platform", "said of Windows only"),
+    ("@/subnetId", "no virtual private clouds"),
+    ("@/vpcId", "no virtual private clouds"),
+    ("@/ipAddress", "no public addresses yet"),
+    ("@/ipv6Address", "no IPv6 yet"),
+    ("@/blockDeviceMapping/item", "no volumes yet"),
+    ("@/instanceLifecycle", "said of spot instances only"),
+    ("@/spotInstanceRequestId", "no spot instances"),
+    ("@/license", "no licences"),
+    ("@/licenseSet", "no licences"),
+    ("@/tagSet/item", "no tags yet"),
+    (
+        "@/networkInterfaceSet/item",
+        "no network interfaces as resources",
+    ),
+    ("@/iamInstanceProfile", "no instance profiles"),
+    ("@/sriovNetSupport", "no such devices"),
+    ("@/placement/hostId", "no dedicated hosts"),
+    ("@/placement/affinity", "no dedicated hosts"),
+    ("@/placement/hostResourceGroupArn", "no dedicated hosts"),
+    ("@/placement/partitionNumber", "no placement groups"),
+    ("@/placement/spreadDomain", "no placement groups"),
+    ("@/placement/groupId", "no placement groups"),
+    ("@/elasticGpuAssociationSet", "no such devices"),
+    (
+        "@/elasticInferenceAcceleratorAssociationSet",
+        "no such devices",
+    ),
+    ("@/outpostArn", "no outposts"),
+    ("@/cpuOptions/amdSevSnp", "no such processors"),
+    ("@/capacityReservationId", "no capacity reservations"),
+    (
+        "@/capacityReservationSpecification",
+        "no capacity reservations",
+    ),
+    ("@/bootMode", "said only where an image asks for a mode"),
+    ("@/currentInstanceBootMode", "not observed"),
+    ("@/tpmSupport", "no such devices"),
+    ("@/usageOperation", "nothing is billed"),
+    ("@/usageOperationUpdateTime", "nothing is billed"),
+    // Images.
+    (
+        "imagesSet/item/kernelId",
+        "images name no kernel; the default one boots them",
+    ),
+    ("imagesSet/item/ramdiskId", "images name no ramdisk"),
+    ("imagesSet/item/platform", "said of Windows only"),
+    ("imagesSet/item/imageOwnerAlias", "owners have no aliases"),
+    ("imagesSet/item/blockDeviceMapping/item", "no volumes yet"),
+    ("imagesSet/item/tagSet/item", "no tags yet"),
+    ("imagesSet/item/sriovNetSupport", "no such devices"),
+    ("imagesSet/item/usageOperation", "nothing is billed"),
+    ("imagesSet/item/bootMode", "no image asks for a mode"),
+    ("imagesSet/item/tpmSupport", "no such devices"),
+    ("imagesSet/item/deprecationTime", "nothing is deprecated"),
+    ("imagesSet/item/imdsSupport", "no image asks for a mode"),
+    // Status.
+    (
+        "instanceStatusSet/item/eventsSet/item",
+        "nothing is scheduled",
+    ),
+    (
+        "instanceStatusSet/item/systemStatus/details/item/impairedSince",
+        "not recorded",
+    ),
+    (
+        "instanceStatusSet/item/instanceStatus/details/item/impairedSince",
+        "not recorded",
+    ),
+    ("instanceStatusSet/item/outpostArn", "no outposts"),
+    // Key pairs.
+    ("keySet/item/tagSet/item", "no tags yet"),
+    ("tagSet/item", "no tags yet"),
+    // Zones.
+    (
+        "availabilityZoneInfo/item/messageSet/item",
+        "nothing to report",
+    ),
+    ("availabilityZoneInfo/item/parentZoneName", "no local zones"),
+    ("availabilityZoneInfo/item/parentZoneId", "no local zones"),
+];
+
+type Facts = BTreeMap<String, Vec<(String, String, Option<String>)>>;
+
+/// Path, first and last version of each element, by operation.
+fn history() -> Facts {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../models/ec2-api-history.json"
+    );
+    let text = std::fs::read_to_string(path).expect("the history is in models/");
+    let history: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let dated = |value: &serde_json::Value| value.as_str().map(|label| label[..10].to_owned());
+    let mut facts = Facts::new();
+    for operation in cumulet_ec2_model::model::operations() {
+        let fields = history["response_fields"][operation.name]["fields"]
+            .as_object()
+            .expect("the history has the operation");
+        let fields = fields.iter().map(|(path, entry)| {
+            let first = dated(&entry["first"]).expect("first");
+            (path.clone(), first, dated(&entry["last"]))
+        });
+        facts.insert(operation.name.to_owned(), fields.collect());
+    }
+    facts
+}
+
+/// The path as [`NOTHING_TO_SAY`] writes it.
+fn short(path: &str) -> String {
+    let path = path.strip_prefix("reservationSet/item/").unwrap_or(path);
+    match path.strip_prefix("instancesSet/item/") {
+        Some(rest) => format!("@/{rest}"),
+        None => path.to_owned(),
+    }
+}
+
+fn excuse(operation: &str, version: Version, path: &str) -> Option<&'static str> {
+    let path = short(path);
+    // The reservation's own groups: an id since 2011-01-01, a name before, which is said.
+    let is_launch = matches!(operation, "RunInstances" | "DescribeInstances");
+    if is_launch && path == "groupSet/item/groupId" {
+        return (version.as_str() >= "2011-01-01").then_some("groups have no ids yet");
+    }
+    NOTHING_TO_SAY
+        .iter()
+        .map(|(known, _)| *known)
+        .find(|known| path == *known || path.starts_with(&format!("{known}/")))
+}
+
+struct World {
+    cloud: Cloud,
+    client: Client,
+    image: String,
+    running: String,
+}
+
+async fn world() -> World {
+    let cloud = Cloud::start().await;
+    let client = cloud.client();
+    cloud.add_kernel().await;
+    let mut images = vec![];
+    for (name, is_damaged) in [("good", false), ("damaged", true)] {
+        cloud.upload_bundle(name, &["774F4FF8"], is_damaged);
+        let location = format!("bucket/{name}.manifest.xml");
+        let request = [
+            ("ImageLocation", location.as_str()),
+            ("Name", name),
+            ("Description", "for tests"),
+        ];
+        let reply = client
+            .ask("RegisterImage", "2016-11-15", &request)
+            .await
+            .ok();
+        let id = reply.value("imageId").expect("an id");
+        cloud
+            .wait_for_image(id.parse::<ImageId>().expect("an id"))
+            .await;
+        images.push(id);
+    }
+    client
+        .ask("CreateKeyPair", "2007-03-01", &[("KeyName", "key")])
+        .await
+        .ok();
+    let mut running = String::new();
+    for _ in 0..6 {
+        let reply = run(&client, "2007-03-01", &images[0]).await;
+        running = reply.value("instanceId").expect("an id");
+        let id: InstanceId = running.parse().expect("an id");
+        cloud.wait_for(id, InstanceState::Running).await;
+    }
+    World {
+        cloud,
+        client,
+        image: images.remove(0),
+        running,
+    }
+}
+
+async fn run(client: &Client, version: &str, image: &str) -> common::Reply {
+    let request = [
+        ("ImageId", image),
+        ("MinCount", "1"),
+        ("MaxCount", "1"),
+        ("KeyName", "key"),
+    ];
+    client.ask("RunInstances", version, &request).await.ok()
+}
+
+impl World {
+    /// All paths that the operation answers in this version, asked in every way that adds some.
+    async fn paths(&self, operation: &str, version: &str) -> BTreeSet<String> {
+        let ask = |parameters: Vec<(&'static str, String)>| async move {
+            let parameters: Vec<(&str, &str)> = parameters
+                .iter()
+                .map(|(name, value)| (*name, value.as_str()))
+                .collect();
+            self.client.ask(operation, version, &parameters).await.ok()
+        };
+        let text = str::to_owned;
+        let mut paths = BTreeSet::new();
+        match operation {
+            "RunInstances" => {
+                let reply = run(&self.client, version, &self.image).await;
+                paths.extend(reply.paths());
+                let id = reply.value("instanceId").expect("an id");
+                let ids = [("InstanceId.1", id.as_str())];
+                self.client
+                    .ask("TerminateInstances", "2007-03-01", &ids)
+                    .await
+                    .ok();
+            }
+            "TerminateInstances" => {
+                let reply = run(&self.client, version, &self.image).await;
+                let id = reply.value("instanceId").expect("an id");
+                paths.extend(ask(vec![("InstanceId.1", id)]).await.paths());
+            }
+            "RebootInstances" | "GetConsoleOutput" => {
+                paths.extend(
+                    ask(vec![("InstanceId.1", self.running.clone())])
+                        .await
+                        .paths(),
+                );
+            }
+            "RegisterImage" => {
+                let location = ("ImageLocation", text("bucket/good.manifest.xml"));
+                paths.extend(ask(vec![location]).await.paths());
+            }
+            "DeregisterImage" => {
+                let location = [("ImageLocation", "bucket/good.manifest.xml")];
+                let reply = self
+                    .client
+                    .ask("RegisterImage", version, &location)
+                    .await
+                    .ok();
+                let id = reply.value("imageId").expect("an id");
+                paths.extend(ask(vec![("ImageId", id)]).await.paths());
+            }
+            "CreateKeyPair" => {
+                let name = format!("key of {version}");
+                paths.extend(ask(vec![("KeyName", name)]).await.paths());
+            }
+            "ImportKeyPair" => {
+                let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
+                let material = cumulet_wire::base64::encode(key.as_bytes());
+                let name = format!("imported in {version}");
+                paths.extend(
+                    ask(vec![("KeyName", name), ("PublicKeyMaterial", material)])
+                        .await
+                        .paths(),
+                );
+            }
+            "DeleteKeyPair" => {
+                paths.extend(ask(vec![("KeyName", text("nobody's"))]).await.paths());
+            }
+            "DescribeKeyPairs" => {
+                paths.extend(ask(vec![]).await.paths());
+                if version == "2016-11-15" {
+                    let public = ("IncludePublicKey", text("true"));
+                    paths.extend(ask(vec![public]).await.paths());
+                }
+            }
+            "DescribeImages" => {
+                paths.extend(ask(vec![]).await.paths());
+                if version == "2016-11-15" {
+                    paths.extend(ask(vec![("MaxResults", text("1"))]).await.paths());
+                }
+            }
+            "DescribeInstances" | "DescribeInstanceStatus" => {
+                paths.extend(ask(vec![]).await.paths());
+                if operation == "DescribeInstanceStatus" || version >= "2013-10-15" {
+                    paths.extend(ask(vec![("MaxResults", text("5"))]).await.paths());
+                }
+            }
+            _ => paths.extend(ask(vec![]).await.paths()),
+        }
+        paths
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_have_the_elements_that_their_version_had() {
+    let facts = history();
+    let world = world().await;
+    let mut wrong = vec![];
+    let mut excuses = BTreeSet::new();
+    let mut compared = 0;
+    for version in Version::all() {
+        for operation in cumulet_ec2_model::model::operations() {
+            if version < operation.first {
+                continue;
+            }
+            let label = version.as_str();
+            let expected: BTreeSet<String> = facts[operation.name]
+                .iter()
+                .filter(|(_, first, last)| {
+                    first.as_str() <= label
+                        && last.as_ref().is_none_or(|last| label <= last.as_str())
+                })
+                .map(|(path, _, _)| path.clone())
+                .collect();
+            let found = world.paths(operation.name, label).await;
+            compared += 1;
+            for path in found.difference(&expected) {
+                wrong.push(format!(
+                    "{label} {}: {path} is beyond the version",
+                    operation.name
+                ));
+            }
+            for path in expected.difference(&found) {
+                match excuse(operation.name, version, path) {
+                    Some(known) => {
+                        excuses.insert(known);
+                    }
+                    None => wrong.push(format!("{label} {}: {path} is missing", operation.name)),
+                }
+            }
+            for path in &found {
+                if let Some(known) = excuse(operation.name, version, path) {
+                    wrong.push(format!(
+                        "{label} {}: {path} is there, yet {known} is excused",
+                        operation.name
+                    ));
+                }
+            }
+        }
+    }
+    assert!(compared > 54 * 10, "{compared}");
+    assert_eq!(wrong, Vec::<String>::new());
+    for (known, _) in NOTHING_TO_SAY {
+        assert!(excuses.contains(known), "the excuse {known} is not needed");
+    }
+    world.cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roots_namespaces_and_order_are_those_of_the_version() {
+    let world = world().await;
+    for version in Version::all() {
+        let label = version.as_str();
+        let reply = world.client.ask("DescribeKeyPairs", label, &[]).await.ok();
+        let root =
+            format!("<DescribeKeyPairsResponse xmlns=\"http://ec2.amazonaws.com/doc/{label}/\">");
+        assert!(reply.text.contains(&root), "{}", reply.text);
+        let first = reply.elements().first().map(|(path, _)| path.clone());
+        let expected = if label >= "2008-08-08" {
+            "requestId"
+        } else {
+            "keySet"
+        };
+        assert_eq!(first.as_deref(), Some(expected), "{label}");
+    }
+    world.cloud.stop().await;
+}
+
+/// The order of elements is that of the WSDL of 2007-03-01, which is a sequence.
+#[tokio::test(flavor = "multi_thread")]
+async fn elements_stand_in_the_order_of_the_wsdl() {
+    let world = world().await;
+    let order = |reply: &common::Reply, below: &str| -> Vec<String> {
+        let mut names: Vec<String> = vec![];
+        for (path, _) in reply.elements() {
+            let Some(rest) = path.strip_prefix(below) else {
+                continue;
+            };
+            if !rest.contains('/') && !names.contains(&rest.to_owned()) {
+                names.push(rest.to_owned());
+            }
+        }
+        names
+    };
+    let seen = world
+        .client
+        .ask("DescribeInstances", "2007-03-01", &[])
+        .await
+        .ok();
+    assert_eq!(
+        order(&seen, "reservationSet/item/instancesSet/item/"),
+        [
+            "instanceId",
+            "imageId",
+            "instanceState",
+            "privateDnsName",
+            "dnsName",
+            "reason",
+            "keyName",
+            "amiLaunchIndex",
+            "productCodes"
+        ]
+    );
+    assert_eq!(
+        order(&seen, "reservationSet/item/"),
+        ["reservationId", "ownerId", "groupSet", "instancesSet"]
+    );
+    let seen = world
+        .client
+        .ask("DescribeImages", "2007-03-01", &[])
+        .await
+        .ok();
+    assert_eq!(
+        order(&seen, "imagesSet/item/"),
+        [
+            "imageId",
+            "imageLocation",
+            "imageState",
+            "imageOwnerId",
+            "isPublic",
+            "productCodes"
+        ]
+    );
+    world.cloud.stop().await;
+}
+
+/// The short list of behaviours that changed between versions.
+#[tokio::test(flavor = "multi_thread")]
+async fn behaviours_that_changed_are_those_of_the_version() {
+    let world = world().await;
+    let client = &world.client;
+    let groups = |version: &'static str| async move {
+        let reply = client.ask("DescribeInstances", version, &[]).await.ok();
+        let of = |name: &str| reply.values(name).first().cloned();
+        (of("groupSet/item/groupId"), of("groupSet/item/groupName"))
+    };
+    // groupId was the name.
+    assert_eq!(groups("2010-11-15").await, (Some("default".into()), None));
+    assert_eq!(groups("2011-01-01").await, (None, Some("default".into())));
+
+    // An image that failed is a state of the versions that have a reason for it.
+    let state = |version: &'static str| async move {
+        let reply = client.ask("DescribeImages", version, &[]).await.ok();
+        let mut states = reply.values("imageState");
+        states.sort();
+        states
+    };
+    assert_eq!(state("2009-08-15").await, ["available", "available"]);
+    assert_eq!(state("2009-10-31").await, ["available", "failed"]);
+
+    // The state after TerminateInstances changed its name.
+    for (version, name) in [
+        ("2009-08-15", "shutdownState"),
+        ("2009-10-31", "currentState"),
+    ] {
+        let ids = [("InstanceId.1", world.running.as_str())];
+        let reply = client.ask("TerminateInstances", version, &ids).await.ok();
+        assert!(
+            reply.paths().contains(&format!("instancesSet/item/{name}")),
+            "{version}"
+        );
+    }
+
+    // Parameters exist from a version on.
+    let token = [
+        ("ImageId", world.image.as_str()),
+        ("MinCount", "1"),
+        ("MaxCount", "1"),
+        ("ClientToken", "token"),
+    ];
+    let refused = client.ask("RunInstances", "2010-06-15", &token).await;
+    assert_eq!(refused.code(400), "UnknownParameter");
+    client.ask("RunInstances", "2010-08-31", &token).await.ok();
+    world.cloud.stop().await;
+}
