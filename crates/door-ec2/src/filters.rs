@@ -26,7 +26,7 @@ impl Known {
         let is_named = |known: &&str| {
             *known == name || (known.ends_with(['.', ':']) && name.starts_with(*known))
         };
-        self.names.contains(&name) || self.without_value.iter().any(|known| is_named(&known))
+        self.names.contains(&name) || self.without_value.iter().any(is_named)
     }
 }
 

@@ -7,6 +7,14 @@ use common::{Client, Cloud, REQUEST_ID, form};
 
 const NEW: &str = "2016-11-15";
 
+/// Action, version, parameters, and the code that is answered.
+type Case = (
+    &'static str,
+    &'static str,
+    Vec<(&'static str, &'static str)>,
+    &'static str,
+);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_have_ec2s_document() {
     let cloud = Cloud::start().await;
@@ -53,7 +61,7 @@ async fn what_is_not_of_the_version_or_not_honoured_is_refused() {
         ("MaxCount", "1"),
     ];
     let with = |name: &'static str, value: &'static str| [&run[..], &[(name, value)]].concat();
-    let cases: Vec<(&str, &str, Vec<(&str, &str)>, &str)> = vec![
+    let cases: Vec<Case> = vec![
         ("DescribeVpcs", NEW, vec![], "UnsupportedOperation"),
         (
             "StartInstances",
