@@ -23,6 +23,7 @@ import hashlib
 import os
 import sys
 import time
+import traceback
 
 # Longer than the smallest part of a multipart upload, and not a multiple of anything.
 LARGE_BYTES = 9 * 1024 * 1024 + 17
@@ -186,7 +187,10 @@ def main(*steps):
         for step in steps:
             say(step.__name__.replace("_", " "))
             carried.append(step(*carried))
-    except Mismatch as mismatch:
-        print("FAILED at %s: %s" % (step.__name__, mismatch), file=sys.stderr)
+    except Exception as error:
+        if not isinstance(error, Mismatch):
+            traceback.print_exc()
+        text = "%s: %s" % (type(error).__name__, error)
+        print("FAILED at %s: %s" % (step.__name__.replace("_", " "), text), file=sys.stderr)
         sys.exit(1)
     say("all of it works")
