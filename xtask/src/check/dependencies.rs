@@ -15,7 +15,6 @@ pub(crate) fn check(metadata: &Value, policy: &toml::Table, breaches: &mut Vec<S
         .iter()
         .filter_map(toml::Value::as_str)
         .collect();
-    let banned: BTreeMap<&str, &str> = named(policy, "deny").into_iter().collect();
     let skipped: BTreeSet<&str> = named(policy, "skip")
         .into_iter()
         .map(|(name, _)| name)
@@ -49,8 +48,15 @@ pub(crate) fn check(metadata: &Value, policy: &toml::Table, breaches: &mut Vec<S
             )),
             Err(problem) => breaches.push(format!("{name} {version}: {problem}")),
         }
-        if let Some(reason) = banned.get(name) {
-            breaches.push(format!("{name} {version}: is not wanted: {reason}"));
+    }
+    for ban in bans(policy).filter(|ban| versions.contains_key(ban.name)) {
+        for user in users(metadata, ban.name) {
+            if !ban.wrappers.iter().any(|name| name.as_str() == Some(user)) {
+                breaches.push(format!(
+                    "{user}: uses {}, which is not wanted: {}",
+                    ban.name, ban.reason
+                ));
+            }
         }
     }
     duplicates(&versions, &skipped, breaches);
@@ -91,6 +97,44 @@ fn entries<'a>(policy: &'a toml::Table, section: &str, name: &str) -> &'a [toml:
         .and_then(|section| section.get(name))
         .and_then(toml::Value::as_array)
         .map_or(&[], Vec::as_slice)
+}
+
+/// A crate that is not wanted.
+struct Ban<'a> {
+    name: &'a str,
+    reason: &'a str,
+    /// Those that may use it all the same.
+    wrappers: &'a [toml::Value],
+}
+
+fn bans(policy: &toml::Table) -> impl Iterator<Item = Ban<'_>> {
+    entries(policy, "bans", "deny").iter().filter_map(|entry| {
+        let wrappers = entry.get("wrappers").and_then(toml::Value::as_array);
+        Some(Ban {
+            name: entry.get("crate")?.as_str()?,
+            reason: entry.get("reason")?.as_str()?,
+            wrappers: wrappers.map_or(&[], Vec::as_slice),
+        })
+    })
+}
+
+/// The names of the crates that use the crate of this name directly.
+fn users<'a>(metadata: &'a Value, name: &str) -> BTreeSet<&'a str> {
+    let named = |id: &str| -> &'a str {
+        let mut packages = list(metadata, "packages").iter();
+        packages
+            .find(|package| text(package, "id") == id)
+            .map_or("", |package| text(package, "name"))
+    };
+    list(&metadata["resolve"], "nodes")
+        .iter()
+        .filter(|node| {
+            let dependencies = list(node, "deps").iter();
+            let mut names = dependencies.map(|dependency| named(text(dependency, "pkg")));
+            names.any(|found| found == name)
+        })
+        .map(|node| named(text(node, "id")))
+        .collect()
 }
 
 /// The crate and the reason of each entry of `[bans]`.

@@ -15,7 +15,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cumulet-store", &[]),
     ("cumulet-bundle", &["cumulet-domain"]),
     ("cumulet-objects", &["cumulet-domain"]),
-    ("cumulet-host", &["cumulet-domain"]),
+    // The unprivileged worker that unpacks a bundle is a process of the host's.
+    ("cumulet-host", &["cumulet-domain", "cumulet-bundle"]),
     (
         "cumulet-engine",
         &[
