@@ -129,12 +129,9 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     let passing = images
         .into_iter()
         .filter(|image| filters.pass(|name| filter_values(image, name)));
-    let (images, next) = page.cut(
-        request.operation.name,
-        passing,
-        |image| image.id.to_string(),
-        |_| 1,
-    );
+    let (images, next) = page.cut(request.operation.name, passing, |image| {
+        image.id.to_string()
+    });
     let mut answer = call.answer();
     answer.list("imagesSet", &images, |answer, image| write(answer, image));
     answer.optional("nextToken", next);

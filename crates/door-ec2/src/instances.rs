@@ -1,15 +1,14 @@
 //! DescribeInstances, RebootInstances, TerminateInstances, GetConsoleOutput.
 
-use cumulet_domain::instances::{Instance, InstanceState, StateReason};
+use cumulet_domain::instances::{Instance, InstanceState, Liveness, Reservation, StateReason};
 use cumulet_domain::{Error, InstanceId, Resource};
-use cumulet_engine::instances::ReservationView;
 use cumulet_wire::base64;
 use cumulet_wire::time::format_iso8601;
 
 use crate::call::Call;
 use crate::error::Refused;
 use crate::filters::{Filters, Known};
-use crate::paging::Page;
+use crate::paging::{self, Page};
 use crate::reservation::{self, Surroundings};
 
 const FILTERS: Known = Known {
@@ -113,29 +112,31 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     let filters = Filters::of(request, &FILTERS)?;
     let page = Page::of(request, 5, "InstanceId")?;
     call.stop_if_dry_run()?;
-    let mut views = call.engine.describe_instances(&call.caller, &ids)?;
     let surroundings = Surroundings::of(call.engine);
-    for view in &mut views {
-        let reservation = view.reservation.clone();
-        view.instances.retain(|instance| {
-            filters.pass(|name| {
-                let view = (&*reservation, &**instance);
-                filter_values(&surroundings, view, name)
-            })
-        });
-    }
-    views.retain(|view| !view.instances.is_empty());
-    let (views, next) = page.cut(
-        request.operation.name,
-        views,
-        |view: &ReservationView| view.reservation.id.to_string(),
-        |view| view.instances.len(),
-    );
+    let keep = |reservation: &Reservation, instance: &Instance| {
+        filters.pass(|name| filter_values(&surroundings, (reservation, instance), name))
+    };
+    let (views, next) = if ids.is_empty() {
+        let size = page.size().unwrap_or(usize::MAX);
+        let page = call
+            .engine
+            .describe_instances_page(&call.caller, page.after()?, size, keep);
+        (page.views, page.next)
+    } else {
+        let mut views = call.engine.describe_instances(&call.caller, &ids)?;
+        for view in &mut views {
+            let reservation = view.reservation.clone();
+            view.instances.retain(|it| keep(&reservation, it));
+        }
+        views.retain(|view| !view.instances.is_empty());
+        (views, None)
+    };
     let mut answer = call.answer();
     answer.list("reservationSet", &views, |answer, view| {
         reservation::write(answer, &surroundings, view);
     });
-    answer.optional("nextToken", next);
+    let operation = request.operation.name;
+    answer.optional("nextToken", next.map(|id| paging::token_of(operation, id)));
     Ok(answer.finish())
 }
 
@@ -191,7 +192,7 @@ pub(crate) async fn console(call: &Call<'_>) -> Result<String, Refused> {
 
 fn filter_values(
     surroundings: &Surroundings,
-    (reservation, instance): (&cumulet_domain::instances::Reservation, &Instance),
+    (reservation, instance): (&Reservation, &Instance),
     name: &str,
 ) -> Vec<String> {
     let one = |text: &str| vec![text.to_owned()];
@@ -234,7 +235,10 @@ fn filter_values(
         "owner-id" => vec![instance.owner.to_string()],
         "platform-details" => one("Linux/UNIX"),
         "private-dns-name" => if_running(surroundings.private_name(instance)),
-        "private-ip-address" => vec![instance.address.to_string()],
+        "private-ip-address" => match instance.liveness() {
+            Liveness::Alive => vec![instance.address.to_string()],
+            Liveness::Gone => vec![],
+        },
         "product-code" => instance.product_codes.clone(),
         "reason" | "state-reason-message" => reason(|reason| &reason.message),
         "state-reason-code" => reason(|reason| &reason.code),

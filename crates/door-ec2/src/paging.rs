@@ -3,6 +3,9 @@
 //! A token says after which id the next page begins, so that it needs no
 //! memory here and holds over restarts.  Lists are in the order of their ids.
 
+use std::fmt::Display;
+use std::str::FromStr;
+
 use cumulet_ec2_model::Request;
 use cumulet_wire::base64;
 
@@ -55,14 +58,26 @@ impl Page {
         })
     }
 
-    /// Cuts the page out of a list, and gives the token of the next one.  `weight` is how much an
-    /// item counts (a reservation as many as it has instances).
+    /// How many results the page may have; `None`: all of them.
+    pub(crate) fn size(&self) -> Option<usize> {
+        self.size
+    }
+
+    /// The id after which the page begins.
+    ///
+    /// # Errors
+    /// `InvalidNextToken` when the token holds something else.
+    pub(crate) fn after<T: FromStr>(&self) -> Result<Option<T>, Refused> {
+        let parse = |text: &String| text.parse().map_err(|_| bad_token());
+        self.after.as_ref().map(parse).transpose()
+    }
+
+    /// Cuts the page out of a list, and gives the token of the next one.
     pub(crate) fn cut<T>(
         &self,
         operation: &str,
         items: impl IntoIterator<Item = T>,
         key: impl Fn(&T) -> String,
-        weight: impl Fn(&T) -> usize,
     ) -> (Vec<T>, Option<String>) {
         let mut keyed: Vec<(String, T)> = items
             .into_iter()
@@ -75,14 +90,10 @@ impl Page {
         };
         let mut page = vec![];
         let mut last = None;
-        let mut count = 0;
         for (key, item) in keyed {
-            let weight = weight(&item).max(1);
-            // A reservation that is bigger than the page is given whole: it is not split.
-            if count > 0 && count + weight > size {
+            if page.len() >= size {
                 return (page, last.map(|last| token_of(operation, last)));
             }
-            count += weight;
             last = Some(key);
             page.push(item);
         }
@@ -90,7 +101,8 @@ impl Page {
     }
 }
 
-fn token_of(operation: &str, after: String) -> String {
+/// The token of the page that begins after this id.
+pub(crate) fn token_of(operation: &str, after: impl Display) -> String {
     base64::encode(format!("1 {operation} {after}").as_bytes())
 }
 
@@ -101,13 +113,12 @@ fn after_of(operation: &str, token: &str) -> Result<String, Refused> {
         let after = text.strip_prefix(&format!("1 {operation} "))?;
         Some(after.to_owned())
     };
-    read().ok_or_else(|| {
-        Refused::new(
-            400,
-            "InvalidNextToken",
-            "The specified NextToken is not valid.",
-        )
-    })
+    read().ok_or_else(bad_token)
+}
+
+fn bad_token() -> Refused {
+    let message = "The specified NextToken is not valid.";
+    Refused::new(400, "InvalidNextToken", message)
 }
 
 #[cfg(test)]
@@ -123,25 +134,14 @@ mod tests {
         };
         let mut seen = vec![];
         loop {
-            let (cut, token) = page.cut("Op", items, ToString::to_string, |_| 1);
+            let (cut, token) = page.cut("Op", items, ToString::to_string);
             assert!(cut.len() <= 2);
             seen.extend(cut);
             let Some(token) = token else { break };
             page.after = Some(after_of("Op", &token).unwrap());
         }
         assert_eq!(seen, ["a", "b", "c", "d", "e"]);
-        assert!(after_of("Other", &token_of("Op", "a".into())).is_err());
+        assert!(after_of("Other", &token_of("Op", "a")).is_err());
         assert!(after_of("Op", "garbage").is_err());
-    }
-
-    #[test]
-    fn what_is_bigger_than_a_page_is_a_page() {
-        let page = Page {
-            size: Some(5),
-            after: None,
-        };
-        let (cut, token) = page.cut("Op", ["a", "b"], ToString::to_string, |_| 20);
-        assert_eq!(cut, ["a"]);
-        assert!(token.is_some());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cumulet_domain::KernelId;
 use cumulet_domain::images::{BootKind, Image, Preparation};
-use cumulet_domain::instances::{Instance, InstanceState, Reservation, StateReason};
+use cumulet_domain::instances::{Instance, InstanceState, Liveness, Reservation, StateReason};
 use cumulet_ec2_model::Answer;
 use cumulet_ec2_model::dates::V2011_01_01;
 use cumulet_engine::instances::ReservationView;
@@ -154,7 +154,10 @@ fn write_instance(
     });
     answer.optional("kernelId", surroundings.kernel(instance));
     answer.structure("monitoring", |answer| answer.leaf("state", "disabled"));
-    answer.value("privateIpAddress", instance.address);
+    // Once the instance is gone its address may be another's.
+    if instance.liveness() == Liveness::Alive {
+        answer.value("privateIpAddress", instance.address);
+    }
     // A guest may send from its own address only, and receive for it only.
     answer.leaf("sourceDestCheck", "true");
     answer.list("groupSet", &reservation.groups, |answer, group| {

@@ -43,12 +43,9 @@ pub(crate) async fn describe(call: &Call<'_>) -> Result<String, Refused> {
     let passing = views
         .into_iter()
         .filter(|view| filters.pass(|name| filter_values(zone, view, name)));
-    let (views, next) = page.cut(
-        request.operation.name,
-        passing,
-        |view| view.instance.id.to_string(),
-        |_| 1,
-    );
+    let (views, next) = page.cut(request.operation.name, passing, |view| {
+        view.instance.id.to_string()
+    });
     let mut answer = call.answer();
     answer.list("instanceStatusSet", &views, |answer, view| {
         answer.value("instanceId", view.instance.id);

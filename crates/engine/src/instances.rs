@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cumulet_domain::instances::{Instance, InstanceState, Reservation, StateReason};
-use cumulet_domain::{Error, InstanceId, Resource, Timestamp};
+use cumulet_domain::{Error, InstanceId, ReservationId, Resource, Timestamp};
 use cumulet_store::Plan;
 
 use crate::records::Stored;
@@ -46,6 +46,14 @@ pub struct ConsoleView {
     /// Empty before the guest has written anything.
     pub bytes: Vec<u8>,
     pub updated: Timestamp,
+}
+
+/// Some of the caller's instances, in the order of their reservations' ids.
+#[derive(Debug, Clone)]
+pub struct InstancesPage {
+    pub views: Vec<ReservationView>,
+    /// The last reservation of this page, when there are more after it.
+    pub next: Option<ReservationId>,
 }
 
 /// Most changes of one commit: a call on a long list is sliced.
@@ -95,6 +103,38 @@ impl Engine {
             }
         }
         Ok(views)
+    }
+
+    /// The caller's instances that `keep` chooses, from after the reservation `after` on, until there
+    /// are `instances_max`.  A reservation is never split: one that is bigger is a page of its own.
+    /// Costs what it looks at, not what there is.
+    pub fn describe_instances_page(
+        &self,
+        caller: &Caller,
+        after: Option<ReservationId>,
+        instances_max: usize,
+        keep: impl Fn(&Reservation, &Instance) -> bool,
+    ) -> InstancesPage {
+        let state = self.snapshot();
+        let mut page = InstancesPage {
+            views: vec![],
+            next: None,
+        };
+        let mut count = 0;
+        for reservation in state.reservations_after(caller.account, after) {
+            let mut view = ReservationView::of(&state, reservation);
+            view.instances.retain(|it| keep(reservation, it));
+            if view.instances.is_empty() {
+                continue;
+            }
+            if count > 0 && count + view.instances.len() > instances_max {
+                page.next = page.views.last().map(|view| view.reservation.id);
+                return page;
+            }
+            count += view.instances.len();
+            page.views.push(view);
+        }
+        page
     }
 
     /// Queues a reboot of each.  Terminated instances are ignored.

@@ -232,6 +232,20 @@ impl State {
             .filter_map(|(_, id)| self.reservations.get(id))
     }
 
+    /// As [`Self::reservations_of`], from after `after` on.
+    pub fn reservations_after(
+        &self,
+        owner: AccountId,
+        after: Option<ReservationId>,
+    ) -> impl Iterator<Item = &Arc<Reservation>> {
+        let least = (owner, after.unwrap_or(ReservationId::from_random(0)));
+        self.reservations_by_owner
+            .range(least..)
+            .take_while(move |(account, _)| *account == owner)
+            .filter(move |(_, id)| after.is_none_or(|after| after < *id))
+            .filter_map(|(_, id)| self.reservations.get(id))
+    }
+
     /// Certificates that may sign for an account.
     pub fn certificates_of(&self, owner: AccountId) -> impl Iterator<Item = &Arc<Certificate>> {
         self.certificates
