@@ -290,6 +290,7 @@ fn the_worker_is_nobody_and_knows_nothing() {
             if status.contains("NoNewPrivs:\t1") {
                 break status;
             }
+            assert!(!status.contains("State:\tZ"), "the worker has ended");
             std::thread::yield_now();
         };
         let line = |name: &str| {

@@ -243,13 +243,16 @@ fn confine() -> io::Result<()> {
 /// Closes what a careless parent of the server left open for all its descendants.
 #[expect(unsafe_code, reason = "descriptors of unknown owners are closed")]
 fn close_inherited() -> io::Result<()> {
-    let names: Vec<_> = std::fs::read_dir("/proc/self/fd")?
-        .filter_map(|it| it.ok()?.file_name().into_string().ok())
+    let listing = std::fs::read_dir("/proc/self/fd")?;
+    let descriptors: Vec<i32> = listing
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect();
-    for descriptor in names.iter().filter_map(|name| name.parse::<i32>().ok()) {
-        if descriptor > 2 {
+    for descriptor in descriptors {
+        // The listing's own descriptor is closed already.
+        let is_open = std::fs::symlink_metadata(format!("/proc/self/fd/{descriptor}")).is_ok();
+        if descriptor > 2 && is_open {
             // SAFETY: this is the first thing that the process does, so that nothing in it owns a
-            // descriptor above the standard three; the listing's own is closed already.
+            // descriptor above the standard three.
             unsafe { rustix::io::close(descriptor) };
         }
     }
