@@ -11,6 +11,12 @@ use crate::config::{ConfigError, Log, LogFormat};
 pub(crate) fn start(log: &Log) -> Result<(), ConfigError> {
     let filter = EnvFilter::try_new(&log.filter)
         .map_err(|cause| ConfigError(format!("log.filter: {cause}")))?;
+    // The S3 library logs every refusal as an error; the door has a line of its own for each.
+    let filter = filter.add_directive(
+        "s3s=off"
+            .parse()
+            .map_err(|cause| ConfigError(format!("log.filter: {cause}")))?,
+    );
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -13,6 +13,7 @@ mod data_dir;
 mod http;
 mod image_objects;
 mod logging;
+mod machine;
 mod operator;
 mod password;
 mod surroundings;

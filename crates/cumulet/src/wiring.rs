@@ -12,26 +12,31 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use bytes::Bytes;
 use cumulet_auth::Keys;
+use cumulet_door_ec2::{Ec2Door, Handled, RequestContext};
+use cumulet_door_s3::Outcome;
 use cumulet_engine::reconcile::Reconcilers;
 use cumulet_engine::records::KINDS;
 use cumulet_engine::{Engine, EngineConfig, Environment, State};
-use cumulet_door_ec2::{Ec2Door, Handled, RequestContext};
 use cumulet_host::api::Host;
+use cumulet_host::simulated;
 use cumulet_objects::ObjectStore;
 use cumulet_store::{EmbeddedEngine, Store};
-use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
 
 use crate::bootstrap;
 use crate::config::{Compute, Settings};
 use crate::data_dir::DataDir;
-use crate::http::{Body, Context, Door, Logged, full, refusal};
+use crate::http::{Body, Context, Logged, Timed, full};
 use crate::image_objects::StoredObjects;
+use crate::machine::{self, Machine};
 use crate::surroundings::{self, AuthForge, EngineKeys, FileSealer, SystemClock, SystemEntropy};
 
 /// Runs a subcommand by which the program calls itself, if this is one.
 pub(crate) fn internal_command(name: Option<&OsStr>) -> Option<ExitCode> {
     match name?.to_str()? {
+        "keep" => Some(cumulet_host::vm::keeper::keeper_main()),
+        "image-worker" => Some(cumulet_host::image::worker_main()),
         _ => None,
     }
 }
@@ -42,6 +47,8 @@ pub(crate) struct Cloud {
     pub(crate) store: Store<State>,
     pub(crate) objects: ObjectStore,
     pub(crate) keys: Arc<dyn Keys>,
+    /// Where instances are real.
+    pub(crate) machine: Option<Machine>,
     /// Whether the first records were made just now.
     pub(crate) is_new: bool,
 }
@@ -63,11 +70,15 @@ pub(crate) async fn start(
     settings: &Settings,
 ) -> anyhow::Result<(Cloud, Reconcilers)> {
     let ground = lay(dir, settings).await?;
-    let host = host(settings)?;
+    let (host, machine) = host(dir, settings, &ground.store).await?;
     let config = engine_config(settings);
     let (engine, reconcilers) =
         Engine::start(ground.store.clone(), host, ground.environment, config);
-    Ok((cloud(engine, ground.store, ground.objects, ground.is_new), reconcilers))
+    let cloud = Cloud {
+        machine,
+        ..cloud(engine, ground.store, ground.objects, ground.is_new)
+    };
+    Ok((cloud, reconcilers))
 }
 
 /// Opens the cloud's records alone, for an operator's command while no server runs.
@@ -76,7 +87,11 @@ pub(crate) async fn start(
 /// As [`start`].
 pub(crate) async fn open_idle(dir: &Arc<DataDir>, settings: &Settings) -> anyhow::Result<Cloud> {
     let ground = lay(dir, settings).await?;
-    let host = cumulet_host::simulated::host(0, Arc::new(surroundings::now));
+    let mut host = simulated::host(0, Arc::new(surroundings::now));
+    if settings.compute == Compute::Qemu {
+        // Images can be taken without a server; they lie where it will look for them.
+        host.disks = Arc::new(machine::disks(dir)?);
+    }
     let engine = Engine::idle(
         ground.store.clone(),
         host,
@@ -92,6 +107,7 @@ fn cloud(engine: Engine, store: Store<State>, objects: ObjectStore, is_new: bool
         engine,
         store,
         objects,
+        machine: None,
         is_new,
     }
 }
@@ -113,8 +129,8 @@ async fn lay(dir: &Arc<DataDir>, settings: &Settings) -> anyhow::Result<Ground> 
             &settings.region,
         )
         .context("the first start")?;
-        let objects = ObjectStore::open(&dir.join("objects"))
-            .context("the object store cannot be opened")?;
+        let objects =
+            ObjectStore::open(&dir.join("objects")).context("the object store cannot be opened")?;
         let environment = Environment {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
@@ -170,16 +186,22 @@ pub(crate) fn host_memory_mib() -> u64 {
     kib.unwrap_or(0) / 1024
 }
 
-fn host(settings: &Settings) -> anyhow::Result<Host> {
+/// The host's side of the engine, and for real machines what listeners need of it.
+async fn host(
+    dir: &Arc<DataDir>,
+    settings: &Settings,
+    store: &Store<State>,
+) -> anyhow::Result<(Host, Option<Machine>)> {
     match settings.compute {
         Compute::Simulated => {
             tracing::warn!("compute is simulated: no instance will really run");
-            Ok(cumulet_host::simulated::host(
-                memory_mib(settings),
-                Arc::new(surroundings::now),
-            ))
+            let now = Arc::new(surroundings::now);
+            Ok((simulated::host(memory_mib(settings), now), None))
         }
-        Compute::Qemu => anyhow::bail!("virtual machines are not wired yet"),
+        Compute::Qemu => {
+            let machine = machine::open(dir, settings, store).await?;
+            Ok((machine.host.clone(), Some(machine)))
+        }
     }
 }
 
@@ -192,25 +214,31 @@ pub(crate) fn machine_findings(_settings: &Settings) -> Vec<(&'static str, bool,
 ///
 /// # Errors
 /// When something cannot be removed; it can be repeated.
-pub(crate) async fn undo_host(
-    _dir: &Arc<DataDir>,
-    _settings: &Settings,
-) -> anyhow::Result<Vec<String>> {
-    Ok(vec![])
+pub(crate) async fn undo_host(dir: &DataDir) -> anyhow::Result<Vec<String>> {
+    machine::undo(dir).await
 }
 
 /// The doors behind the one address.
 pub(crate) struct Doors {
     ec2: Ec2Door,
+    s3: cumulet_door_s3::Door,
 }
 
 impl Doors {
-    /// # Errors
-    /// When a door cannot be built.
-    pub(crate) fn new(cloud: &Cloud, _settings: &Settings) -> anyhow::Result<Self> {
-        Ok(Self {
+    pub(crate) fn new(cloud: &Cloud, settings: &Settings) -> Self {
+        let s3 = cumulet_door_s3::Config {
+            region: settings.region.clone(),
+            domains: settings
+                .domains
+                .iter()
+                .map(|it| format!("s3.{it}"))
+                .collect(),
+            clock: Arc::new(surroundings::now),
+        };
+        Self {
             ec2: Ec2Door::new(cloud.engine.clone()),
-        })
+            s3: cumulet_door_s3::Door::new(cloud.objects.clone(), cloud.keys.clone(), s3),
+        }
     }
 
     pub(crate) async fn ec2(&self, request: Request<Bytes>, context: Context) -> Response<Body> {
@@ -231,19 +259,18 @@ impl Doors {
         response.map(full)
     }
 
-    pub(crate) async fn s3(&self, _request: Request<Incoming>, context: Context) -> Response<Body> {
-        unavailable(Door::S3, &context)
+    pub(crate) async fn s3(&self, request: Request<Timed>, context: Context) -> Response<Body> {
+        let mut response = self.s3.answer(request, &context.request_id).await;
+        if let Some(outcome) = response.extensions_mut().remove::<Outcome>() {
+            response.extensions_mut().insert(Logged {
+                action: outcome.action.to_owned(),
+                account: outcome.account,
+                code: outcome.code,
+                log: None,
+            });
+        }
+        response.map(|body| body.boxed_unsync())
     }
-}
-
-fn unavailable(door: Door, context: &Context) -> Response<Body> {
-    refusal(
-        door,
-        StatusCode::SERVICE_UNAVAILABLE,
-        "ServiceUnavailable",
-        "This door is not open yet",
-        &context.request_id,
-    )
 }
 
 /// Where the control socket is.

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 /// Makes and uploads bundles.
 #[derive(Debug, Args)]
-pub struct BundleArgs {
+pub(super) struct BundleArgs {
     #[command(subcommand)]
     command: BundleCommand,
 }
@@ -134,7 +134,7 @@ struct StoreArgs {
 
 /// # Errors
 /// What could not be done, for the user.
-pub fn run(args: BundleArgs) -> anyhow::Result<()> {
+pub(super) fn run(args: BundleArgs) -> anyhow::Result<()> {
     match args.command {
         BundleCommand::Image(image) => {
             println!("{}", make_bundle(&image)?.display());

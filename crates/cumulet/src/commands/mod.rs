@@ -4,6 +4,7 @@
 //! opens the data directory itself when no server runs.  Exit codes: 0 done,
 //! 1 it failed, 2 the call was wrong.
 
+mod bundle;
 mod config_show;
 mod doctor;
 mod env;
@@ -68,6 +69,8 @@ enum Command {
     /// Images without an API.
     #[command(subcommand)]
     Image(image::ImageCommand),
+    /// Makes and uploads bundles of images.
+    Bundle(bundle::BundleArgs),
     /// Instances of all accounts.
     #[command(subcommand)]
     Instance(records::InstanceCommand),
@@ -105,6 +108,10 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    // A client like any other, perhaps on another machine: it needs no settings of a cloud.
+    if let Command::Bundle(args) = cli.command {
+        return bundle::run(args).map(|()| ExitCode::SUCCESS);
+    }
     let mut flags: Vec<(&'static str, String)> = vec![];
     if let Some(path) = &cli.data_dir {
         let path = std::path::absolute(path)?;
@@ -137,6 +144,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status => records::status(&context),
         Command::Kernel(command) => kernel::run(&context, command),
         Command::Image(command) => image::run(&context, command),
+        Command::Bundle(args) => bundle::run(args).map(|()| ExitCode::SUCCESS),
         Command::Config(command) => config_show::run(&context, &command),
         Command::Uninstall(args) => uninstall::run(&context, &args),
         Command::Completions { shell } => {

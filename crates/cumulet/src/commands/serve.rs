@@ -98,7 +98,7 @@ async fn serve(
 
     let (cloud, reconcilers) = wiring::start(&dir, settings).await?;
     let front = Arc::new(Front {
-        doors: Doors::new(&cloud, settings)?,
+        doors: Doors::new(&cloud, settings),
         domains: settings.domains.clone(),
         limits: settings.limits.clone(),
     });
@@ -111,6 +111,17 @@ async fn serve(
         front.clone(),
         stopped.clone(),
     ));
+    if let Some(machine) = &cloud.machine {
+        let inside = machine.listen_inside().context(
+            "the doors cannot be opened inside the instances' network",
+        )?;
+        servers.spawn(serve_doors(
+            TcpListener::from_std(inside.doors)?,
+            connections.clone(),
+            front.clone(),
+            stopped.clone(),
+        ));
+    }
 
     let control_socket = control::bind(dir.path()).context("the control socket cannot be made")?;
     let operators = control::start(

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -31,12 +30,12 @@ pub(crate) fn run(context: &Context, args: &UninstallArgs) -> anyhow::Result<Exi
         context.output.print(&json!({ "removed": [] }));
         return Ok(ExitCode::SUCCESS);
     }
-    let dir = Arc::new(DataDir::open(path)?);
+    let dir = DataDir::open(path)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let mut removed = runtime.block_on(wiring::undo_host(&dir, settings))?;
+    let mut removed = runtime.block_on(wiring::undo_host(&dir))?;
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     if args.purge {
         match fs::remove_dir_all(dir.path()) {

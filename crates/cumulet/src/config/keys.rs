@@ -161,6 +161,12 @@ pub(crate) const KEYS: &[Key] = &[
         "time that requests under way are given when the server stops",
     ),
     key(
+        "instances.acceleration",
+        Text,
+        Some("auto"),
+        "auto: by the processor when a probe proves that it can; tcg: by software always",
+    ),
+    key(
         "instances.memory_mib",
         Number,
         None,

@@ -63,6 +63,16 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// How guests' instructions are executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum AccelerationSetting {
+    /// By the processor when a probe proves that it can.
+    Auto,
+    /// By software always.
+    Tcg,
+}
+
 /// The settings, typed.  The meaning of each is in the table of [`KEYS`].
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -110,6 +120,7 @@ pub(crate) struct Limits {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Instances {
+    pub(crate) acceleration: AccelerationSetting,
     pub(crate) memory_mib: Option<u64>,
     pub(crate) memory_reserve_mib: u64,
     pub(crate) terminated_visible_ms: i64,

@@ -22,7 +22,11 @@ pub(crate) struct Logged {
 
 /// Tells of a request that was answered.
 pub(crate) fn request<B>(request_id: &str, door: Door, response: &Response<B>, took: Duration) {
-    let logged = response.extensions().get::<Logged>().cloned().unwrap_or_default();
+    let logged = response
+        .extensions()
+        .get::<Logged>()
+        .cloned()
+        .unwrap_or_default();
     let status = response.status().as_u16();
     let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     metrics::counter!("cumulet_requests_total", "door" => door.name(), "status" => class(status))

@@ -19,7 +19,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
-pub(crate) use body::{Body, full};
+pub(crate) use body::{Body, Timed, full};
 pub(crate) use listener::{Connections, serve};
 pub(crate) use log::Logged;
 pub(crate) use route::{Door, Head, route};
@@ -98,7 +98,11 @@ impl Front {
                 Ok(request) => self.doors.ec2(request, context).await,
                 Err(refused) => refused.response(door, &context.request_id),
             },
-            Door::S3 => self.doors.s3(request, context).await,
+            Door::S3 => {
+                let patience = Duration::from_millis(self.limits.body_timeout_ms);
+                let request = request.map(|body| Timed::new(body, patience));
+                self.doors.s3(request, context).await
+            }
             Door::Own => own(&request),
             Door::Absent(name) => refusal(
                 door,
