@@ -71,6 +71,16 @@ impl ObjectStore {
         .await
     }
 
+    /// Whose the bucket is; for comparing only, whoever asks.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`.
+    pub async fn bucket_owner(&self, name: &str) -> Result<AccountId> {
+        let name = name.to_owned();
+        self.read(move |tables| tables.bucket(&name).map(|bucket| bucket.owner))
+            .await
+    }
+
     /// A bucket of the caller's own: its ACL and whatever else is its owner's business.
     ///
     /// # Errors
