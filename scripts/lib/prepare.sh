@@ -24,6 +24,11 @@ need_packages() {
 # The pinned toolchain is named in rust-toolchain.toml; rustup finds it.
 need_rust() {
   command -v cargo >/dev/null && return 0
-  [ -x "$HOME/.cargo/bin/cargo" ] && { export PATH="$HOME/.cargo/bin:$PATH"; return 0; }
-  fail "cargo is missing: install Rust with rustup (Debian 12's own is too old), then run this again"
+  if [ ! -x "$HOME/.cargo/bin/cargo" ]; then
+    need_packages curl ca-certificates
+    step "installing rustup (Debian's own Rust is too old)"
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
+      sh -s -- -y --quiet --no-modify-path --profile minimal --component clippy,rustfmt --default-toolchain none
+  fi
+  export PATH="$HOME/.cargo/bin:$PATH"
 }
