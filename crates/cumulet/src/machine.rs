@@ -296,3 +296,71 @@ fn has_network_tools() -> bool {
     let is_there = |name: &str| std::env::split_paths(&path).any(|it| it.join(name).is_file());
     is_there("ip") && is_there("nft")
 }
+
+/// What the host's own modules find for `cumulet doctor`: what, whether it is well, text.
+pub(crate) fn findings(settings: &Settings) -> Vec<(&'static str, bool, String)> {
+    let mut found = vec![];
+    // Nothing is made by asking.
+    let is_there = settings.data_dir.join("kernels").is_dir();
+    let store = is_there
+        .then(|| KernelStore::open(&settings.data_dir).ok())
+        .flatten();
+    let files = store.and_then(|store| {
+        let ids = store.list().ok()?;
+        ids.iter().find_map(|id| store.find(*id))
+    });
+    match &files {
+        Some(_) => found.push((
+            "kernel",
+            true,
+            "a kernel and its ramdisk are there".to_owned(),
+        )),
+        None => found.push((
+            "kernel",
+            false,
+            "there is none: start the cloud and type `cumulet kernel build`".to_owned(),
+        )),
+    }
+    found.push(probe(settings, files));
+    found
+}
+
+fn probe(
+    settings: &Settings,
+    files: Option<(std::path::PathBuf, std::path::PathBuf)>,
+) -> (&'static str, bool, String) {
+    const WHAT: &str = "acceleration";
+    if settings.instances.acceleration == AccelerationSetting::Tcg {
+        return (
+            WHAT,
+            true,
+            "emulated in software, as instances.acceleration says".into(),
+        );
+    }
+    let (Some((kernel, ramdisk)), Some(qemu)) = (files, vm::find_qemu()) else {
+        return (
+            WHAT,
+            false,
+            "it is proven by booting a kernel, of which there is none yet".into(),
+        );
+    };
+    let files = KernelFiles {
+        kernel,
+        ramdisk,
+        version: String::new(),
+    };
+    match vm::probe_acceleration(
+        &qemu,
+        Path::new("/dev/kvm"),
+        &files,
+        PROBE_UID,
+        PROBE_BUDGET,
+    ) {
+        Acceleration::Kvm { .. } => (WHAT, true, "a kernel booted under KVM".into()),
+        Acceleration::Emulated { reason } => (
+            WHAT,
+            false,
+            format!("instances are emulated in software, which is slow: {reason}"),
+        ),
+    }
+}

@@ -12,6 +12,7 @@ mod control;
 mod data_dir;
 mod http;
 mod image_objects;
+mod instance_facts;
 mod logging;
 mod machine;
 mod operator;

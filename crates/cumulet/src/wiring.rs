@@ -10,9 +10,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use aws_lc_rs::hmac;
 use bytes::Bytes;
 use cumulet_auth::Keys;
 use cumulet_door_ec2::{Ec2Door, Handled, RequestContext};
+use cumulet_door_metadata::{Metadata, TokenKey};
 use cumulet_door_s3::Outcome;
 use cumulet_engine::reconcile::Reconcilers;
 use cumulet_engine::records::KINDS;
@@ -29,6 +31,7 @@ use crate::config::{Compute, Settings};
 use crate::data_dir::DataDir;
 use crate::http::{Body, Context, Logged, Timed, full};
 use crate::image_objects::StoredObjects;
+use crate::instance_facts::EngineFacts;
 use crate::machine::{self, Machine};
 use crate::surroundings::{self, AuthForge, EngineKeys, FileSealer, SystemClock, SystemEntropy};
 
@@ -205,11 +208,6 @@ async fn host(
     }
 }
 
-/// What the host's modules say for `cumulet doctor`: what, whether it is well, text.
-pub(crate) fn machine_findings(_settings: &Settings) -> Vec<(&'static str, bool, String)> {
-    vec![]
-}
-
 /// Ends all guests and removes all that the cloud made on the host; names what was removed.
 ///
 /// # Errors
@@ -271,6 +269,22 @@ impl Doors {
         }
         response.map(|body| body.boxed_unsync())
     }
+}
+
+/// The metadata service.  Its key follows from the sealing key, so that instances' tokens survive a
+/// restart without a file of their own.
+///
+/// # Errors
+/// When the sealing key cannot be read.
+pub(crate) fn metadata(cloud: &Cloud, dir: &DataDir) -> anyhow::Result<Arc<Metadata>> {
+    let sealing = hmac::Key::new(hmac::HMAC_SHA256, dir.sealing_key()?.as_slice());
+    let derived = hmac::sign(&sealing, b"instance metadata tokens");
+    let key: [u8; 32] = derived.as_ref().try_into().context("the derived key")?;
+    Ok(Arc::new(Metadata {
+        source: Arc::new(EngineFacts(cloud.engine.clone())),
+        key: TokenKey::new(&key),
+        now: Arc::new(surroundings::now),
+    }))
 }
 
 /// Where the control socket is.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use crate::config::{Compute, Settings};
-use crate::wiring;
+use crate::{machine, wiring};
 
 #[derive(Args)]
 pub(crate) struct DoctorArgs {
@@ -74,7 +74,7 @@ pub(crate) fn run(context: &Context) -> anyhow::Result<ExitCode> {
     let settings = &context.config.settings;
     let mut findings = vec![data_dir(settings), disk_space(settings), clients()];
     if settings.compute == Compute::Qemu {
-        findings.extend(machine(settings));
+        findings.extend(for_machines(settings));
     }
     let is_blocked = findings.iter().any(|it| it.weight == Weight::Blocker);
     if context.output.is_json {
@@ -108,7 +108,7 @@ fn word(weight: Weight) -> &'static str {
     }
 }
 
-fn machine(settings: &Settings) -> Vec<Finding> {
+fn for_machines(settings: &Settings) -> Vec<Finding> {
     let mut findings = vec![root(), memory(settings)];
     findings.push(qemu());
     findings.push(tool("nftables", "nft", "--version", "nftables"));
@@ -118,7 +118,7 @@ fn machine(settings: &Settings) -> Vec<Finding> {
     findings.push(namespaces());
     findings.push(forwarding());
     findings.extend(
-        wiring::machine_findings(settings)
+        machine::findings(settings)
             .into_iter()
             .map(|(what, is_ok, text)| {
                 if is_ok {
@@ -257,52 +257,25 @@ fn namespaces() -> Finding {
 
 /// Whether somebody else's rules drop what is forwarded.
 fn forwarding() -> Finding {
-    let output = Command::new("nft").args(["list", "ruleset"]).output();
-    let rules = match output {
-        Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        }
-        _ => return warning("forwarding", "nft cannot list its rules; run as root"),
+    let blockers = match cumulet_host::net::forwarding_blockers() {
+        Ok(blockers) => blockers,
+        Err(_) => return warning("forwarding", "nft cannot list its chains; run as root"),
     };
-    let blocking: Vec<&str> = rules
-        .split("\ntable ")
-        .filter(|table| {
-            !table
-                .trim_start_matches("table ")
-                .split_whitespace()
-                .nth(1)
-                .is_some_and(|name| name.starts_with("cumulet"))
-        })
-        .filter(|table| table.contains("hook forward") && drops_forward(table))
-        .filter_map(|table| table.trim_start_matches("table ").lines().next())
-        .map(|line| line.trim_end_matches('{').trim())
-        .collect();
-    if blocking.is_empty() {
+    if blockers.is_empty() {
         return ok("forwarding", "nobody else's rules drop it");
     }
-    let names = blocking.join(", ");
-    let who = if rules.contains("DOCKER") {
-        "Docker's: iptables -I DOCKER-USER -j ACCEPT lets it pass"
-    } else if rules.contains("ufw-") {
-        "ufw's: ufw default allow routed"
-    } else if names.contains("firewalld") {
-        "firewalld's: firewall-cmd --set-default-zone=trusted, or a policy that forwards"
+    let names = blockers.join(", ");
+    let mend = if names.contains("firewalld") {
+        "with firewalld: a policy that lets the cloud's link forward"
     } else {
-        "accept forwarding of the guests' range there"
+        "with Docker: iptables -I DOCKER-USER -j ACCEPT; with ufw: ufw default allow routed"
     };
     warning(
         "forwarding",
         format!(
-            "the table {names} drops what is forwarded, so that guests reach no other network; {who}"
+            "{names} drops what is forwarded, so that guests reach no other network; accept the guests' range there ({mend})"
         ),
     )
-}
-
-fn drops_forward(table: &str) -> bool {
-    table
-        .lines()
-        .any(|line| line.contains("hook forward") && line.contains("policy drop"))
-        || table.contains("reject with icmpx admin-prohibited") && table.contains("filter_FORWARD")
 }
 
 /// Oldest botocore that reads `AWS_ENDPOINT_URL` (1.31.0, July 2023).
@@ -335,17 +308,5 @@ fn clients() -> Finding {
             "clients",
             format!("botocore {version} reads AWS_ENDPOINT_URL"),
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dropping_forward_chain_is_seen() {
-        let docker = "ip filter {\n chain FORWARD {\n  type filter hook forward priority filter; policy drop;\n }\n}";
-        assert!(drops_forward(docker));
-        assert!(!drops_forward(&docker.replace("drop", "accept")));
     }
 }

@@ -112,13 +112,18 @@ async fn serve(
         stopped.clone(),
     ));
     if let Some(machine) = &cloud.machine {
-        let inside = machine.listen_inside().context(
-            "the doors cannot be opened inside the instances' network",
-        )?;
+        let inside = machine
+            .listen_inside()
+            .context("the doors cannot be opened inside the instances' network")?;
         servers.spawn(serve_doors(
             TcpListener::from_std(inside.doors)?,
             connections.clone(),
             front.clone(),
+            stopped.clone(),
+        ));
+        servers.spawn(serve_metadata(
+            TcpListener::from_std(inside.metadata)?,
+            wiring::metadata(&cloud, &dir)?,
             stopped.clone(),
         ));
     }
@@ -208,6 +213,17 @@ async fn serve_doors(
     let limits = front.limits.clone();
     http::serve(listener, connections, limits, stopped, move |request| {
         front.clone().answer(request)
+    })
+    .await;
+}
+
+async fn serve_metadata(
+    listener: TcpListener,
+    metadata: Arc<cumulet_door_metadata::Metadata>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    cumulet_door_metadata::serve(listener, metadata, async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
     })
     .await;
 }

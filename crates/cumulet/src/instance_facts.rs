@@ -1,0 +1,106 @@
+//! What the metadata service tells instances, from the engine's records.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use cumulet_domain::images::{BootKind, Preparation};
+use cumulet_domain::instances::{Instance, mac_of};
+use cumulet_door_metadata::{Facts, PublicKey, Source};
+use cumulet_engine::{Engine, State};
+use cumulet_host::api::Mac;
+
+/// Looks instances up in the newest state.
+pub(crate) struct EngineFacts(pub(crate) Engine);
+
+impl Source for EngineFacts {
+    fn instance_at(&self, address: Ipv4Addr) -> Option<Arc<Facts>> {
+        let state = self.0.snapshot();
+        let id = state.instance_by_address.get(&address)?;
+        let instance = state.instances.get(id)?;
+        let config = self.0.config();
+        Some(Arc::new(facts(
+            &state,
+            instance,
+            &config.region,
+            &config.zone,
+        )))
+    }
+}
+
+fn facts(state: &State, instance: &Instance, region: &str, zone: &str) -> Facts {
+    let image = state.images.get(&instance.image);
+    let is_rootfs = image.is_some_and(|image| {
+        matches!(
+            image.preparation,
+            Preparation::Ready {
+                kind: BootKind::Rootfs,
+                ..
+            }
+        )
+    });
+    let reservation = state.reservations.get(&instance.reservation);
+    Facts {
+        instance: instance.id,
+        image: instance.image,
+        manifest_path: image.map(|image| image.location.clone()),
+        launch_index: instance.launch_index,
+        reservation: instance.reservation,
+        local_host_name: format!("{}.{region}.compute.internal", instance.host_name()),
+        // There are no public addresses yet: the one address stands for the name that clients are
+        // shown, as DescribeInstances has it.
+        public_host_name: instance.address.to_string(),
+        local_ipv4: instance.address,
+        public_ipv4: None,
+        mac: Mac(mac_of(instance.address)).to_string(),
+        instance_type: instance.instance_type.clone(),
+        architecture: image
+            .map_or("x86_64", |image| image.architecture.as_str())
+            .to_owned(),
+        zone: zone.to_owned(),
+        region: region.to_owned(),
+        account: instance.owner,
+        launched: instance.launched,
+        security_groups: reservation
+            .map(|reservation| reservation.groups.clone())
+            .unwrap_or_default(),
+        public_key: instance.key.as_ref().map(|key| PublicKey {
+            name: key.name.clone(),
+            openssh: without_comment(&key.public_key),
+        }),
+        product_codes: instance.product_codes.clone(),
+        user_data: state.user_data.get(&instance.reservation).cloned(),
+        kernel: instance.kernel.filter(|_| is_rootfs),
+        ramdisk: None,
+        block_devices: block_devices(is_rootfs),
+        services_domain: "amazonaws.com".into(),
+        is_enabled: instance.metadata.is_enabled,
+        is_token_required: instance.metadata.is_token_required,
+        hop_limit: instance.metadata.hop_limit,
+    }
+}
+
+/// `ssh-rsa AAAA…` alone.
+fn without_comment(line: &str) -> String {
+    line.split_whitespace()
+        .take(2)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// The 2007 disk has an ephemeral store and swap; a disk with a boot loader is one disk.
+fn block_devices(is_rootfs: bool) -> Vec<(String, String)> {
+    let devices: &[(&str, &str)] = if is_rootfs {
+        &[
+            ("ami", "sda1"),
+            ("ephemeral0", "sda2"),
+            ("root", "/dev/sda1"),
+            ("swap", "sda3"),
+        ]
+    } else {
+        &[("ami", "sda"), ("root", "/dev/sda")]
+    };
+    devices
+        .iter()
+        .map(|(name, device)| ((*name).to_owned(), (*device).to_owned()))
+        .collect()
+}
