@@ -117,12 +117,13 @@ fn work(socket: &UnixStream) -> Result<Done, Failure> {
     limit(Resource::Fsize, size_max)?;
     limit(Resource::Cpu, CPU_SECONDS + size_max / BYTES_PER_SECOND_MIN)?;
     let mut percent = 0;
-    let mut total = size_max.max(1);
-    if matches!(job, Job::ImportRaw { .. }) {
-        total = input.metadata()?.len().max(1);
-    }
+    let total = match &job {
+        Job::Unbundle { size_bytes, .. } => *size_bytes,
+        Job::ImportRaw { .. } => input.metadata()?.len(),
+        Job::ImportQcow2 { size_max_bytes } => Qcow2::open(&input, *size_max_bytes)?.size(),
+    };
     let mut progress = |done: u64| {
-        let now = u8::try_from(done.saturating_mul(99) / total)
+        let now = u8::try_from(done.saturating_mul(99) / total.max(1))
             .unwrap_or(99)
             .min(99);
         if now > percent {

@@ -86,7 +86,7 @@ impl<'a> Qcow2<'a> {
         if !(9..=21).contains(&cluster_bits) {
             return refused("the size of its clusters is wrong");
         }
-        if size == 0 || size % SECTOR != 0 {
+        if size == 0 || !size.is_multiple_of(SECTOR) {
             return refused("the size of its disk is wrong");
         }
         if size > size_max {
@@ -132,7 +132,7 @@ impl<'a> Qcow2<'a> {
         let end = place
             .checked_add(length)
             .filter(|end| *end <= self.file_length);
-        if place == 0 || place % self.cluster() != 0 || end.is_none() {
+        if place == 0 || !place.is_multiple_of(self.cluster()) || end.is_none() {
             return refused("a table lies outside of the file");
         }
         Ok(())
@@ -243,7 +243,10 @@ impl Reading<'_> {
         let is_zero = entry & ZERO != 0;
         let known = OFFSET_MASK | 1 << 63 | ZERO;
         let is_wrong = entry & !known != 0 || (is_zero && self.image.version == 2);
-        if is_wrong || place % self.image.cluster() != 0 || place >= self.image.file_length {
+        if is_wrong
+            || !place.is_multiple_of(self.image.cluster())
+            || place >= self.image.file_length
+        {
             return refused("an entry of its second table is wrong");
         }
         if place == 0 || is_zero {
