@@ -365,9 +365,12 @@ fn operation_file(facts: &Facts, operation: &Operation) -> Result<String, String
 
 /// The children of `parent`, each with its own.
 fn shapes(fields: &[Field], parent: &str, depth: usize, out: &mut String) {
-    let children = fields
-        .iter()
-        .filter(|field| field.path.rsplit_once('/').map_or("", |(above, _)| above) == parent);
+    let is_below = |field: &&Field| {
+        let above = field.path.rsplit_once('/').map_or("", |(above, _)| above);
+        above == parent
+    };
+    let mut children: Vec<&Field> = fields.iter().filter(is_below).collect();
+    children.sort_by(|one, other| one.path.cmp(&other.path));
     for field in children {
         let name = field.path.rsplit('/').next().unwrap_or(&field.path);
         let indent = "    ".repeat(depth);

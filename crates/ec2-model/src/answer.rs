@@ -40,11 +40,17 @@ impl Answer {
         self.version
     }
 
+    /// The shape of a child of this name, whatever the version.
+    fn any_shape(&self, name: &str) -> Option<&'static Shape> {
+        let shapes = self.open.last().copied().unwrap_or_default();
+        let index = shapes.binary_search_by(|shape| shape.name.cmp(name)).ok()?;
+        shapes.get(index)
+    }
+
     /// The shape of a child of this name, if this version has it.  A name that no version has is a
     /// mistake of the caller; it is left out.
     fn shape(&self, name: &str) -> Option<&'static Shape> {
-        let shapes = self.open.last().copied().unwrap_or_default();
-        let shape = shapes.iter().find(|shape| shape.name == name);
+        let shape = self.any_shape(name);
         debug_assert!(
             shape.is_some() || name == "requestId",
             "no version has an element {name} here"
@@ -54,10 +60,8 @@ impl Answer {
 
     /// Whether an element of this name can be written here.
     pub fn has(&self, name: &str) -> bool {
-        let shapes = self.open.last().copied().unwrap_or_default();
-        shapes
-            .iter()
-            .any(|shape| shape.name == name && shape.is_in(self.version))
+        self.any_shape(name)
+            .is_some_and(|shape| shape.is_in(self.version))
     }
 
     /// An element with text.

@@ -11,7 +11,7 @@ pub struct Operation {
     pub first: Version,
     /// Sorted by name.
     pub parameters: &'static [Parameter],
-    /// Elements below the root of the answer.
+    /// Elements below the root of the answer, sorted by name, as are the children of each.
     pub answer: &'static [Shape],
 }
 
@@ -115,6 +115,17 @@ mod tests {
                 "{}",
                 operation.name
             );
+        }
+    }
+
+    #[test]
+    fn elements_are_sorted_at_every_depth() {
+        fn check(shapes: &[Shape]) {
+            assert!(shapes.is_sorted_by_key(|shape| shape.name));
+            shapes.iter().for_each(|shape| check(shape.children));
+        }
+        for operation in OPERATIONS {
+            check(operation.answer);
         }
     }
 

@@ -71,6 +71,12 @@ impl Writer {
 /// Appends `value`, escaped for text and attributes.  Characters that XML 1.0 cannot carry are
 /// dropped: a document that no parser reads would be worse.
 pub fn escape(value: &str, out: &mut String) {
+    // Nearly every value is plain, and long answers are made of them.
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && !b"&<>\"".contains(&byte);
+    if value.bytes().all(is_plain) {
+        out.push_str(value);
+        return;
+    }
     for character in value.chars() {
         match character {
             '&' => out.push_str("&amp;"),
