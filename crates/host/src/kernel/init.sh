@@ -61,10 +61,11 @@ if [ -f /cumulet/openssh_id.pub ]; then
     fi
 fi
 
+mounted=
 for type in ext4 ext3 ext2 auto; do
-    $B mount -t $type -o $mode "$root" /root 2>/dev/null && break
+    $B mount -t $type -o $mode "$root" /root 2>/dev/null && mounted=yes && break
 done
-$B mountpoint -q /root || fail "$root holds no file system that this kernel can mount"
+[ -n "$mounted" ] || fail "$root holds no file system that this kernel can mount"
 [ -x "/root$init" ] || [ -L "/root$init" ] || fail "it has no program $init"
 
 if [ -d /root/dev ]; then
