@@ -280,6 +280,11 @@ where
     }
 }
 
+enum Message {
+    Job(Box<dyn Job>),
+    Close(oneshot::Sender<()>),
+}
+
 struct Shared {
     path: PathBuf,
     /// `None` after an error, until it could be opened again.
@@ -291,7 +296,7 @@ struct Shared {
 #[derive(Clone)]
 pub(crate) struct Index {
     shared: Arc<Shared>,
-    queue: mpsc::Sender<Box<dyn Job>>,
+    queue: mpsc::Sender<Message>,
 }
 
 impl Index {
@@ -339,8 +344,18 @@ impl Index {
             outcome: None,
             reply,
         });
-        self.queue.send(job).await.map_err(|_| Error::Closed)?;
+        let sent = self.queue.send(Message::Job(job)).await;
+        sent.map_err(|_| Error::Closed)?;
         answer.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Finishes what is queued and closes the file; every handle then answers `Closed`.
+    pub(crate) async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.queue.send(Message::Close(done)).await.is_ok() {
+            // An error means that the thread has ended, and closed is what was wanted.
+            let _ = closed.await;
+        }
     }
 }
 
@@ -377,13 +392,23 @@ fn open_database(path: &Path) -> Result<Database> {
     Ok(database)
 }
 
-fn run(shared: &Shared, mut queue: mpsc::Receiver<Box<dyn Job>>) {
-    while let Some(first) = queue.blocking_recv() {
-        let mut jobs = vec![first];
-        while jobs.len() < BATCH_JOBS_MAX
-            && let Ok(job) = queue.try_recv()
-        {
-            jobs.push(job);
+fn run(shared: &Shared, mut queue: mpsc::Receiver<Message>) {
+    let mut closing = None;
+    while closing.is_none()
+        && let Some(first) = queue.blocking_recv()
+    {
+        let mut jobs = vec![];
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Job(job) => jobs.push(job),
+                Message::Close(done) => closing = Some(done),
+            }
+            let is_full = jobs.len() >= BATCH_JOBS_MAX || closing.is_some();
+            next = if is_full { None } else { queue.try_recv().ok() };
+        }
+        if jobs.is_empty() {
+            continue;
         }
         let failure = commit(shared, &mut jobs).err();
         if let Some(error) = &failure {
@@ -393,6 +418,12 @@ fn run(shared: &Shared, mut queue: mpsc::Receiver<Box<dyn Job>>) {
             }
         }
         jobs.into_iter().for_each(|job| job.answer(failure.clone()));
+    }
+    let database = shared.database.write();
+    *database.unwrap_or_else(PoisonError::into_inner) = None;
+    if let Some(done) = closing {
+        // Whoever asked may be gone.
+        let _ = done.send(());
     }
 }
 

@@ -98,6 +98,13 @@ impl ObjectStore {
         let _ = swept.wait_for(|done| *done).await;
     }
 
+    /// Finishes what is queued and gives the directory free, for another process or another
+    /// [`Self::open`].  Every clone then answers `Closed`.
+    pub async fn close(self) {
+        self.swept().await;
+        self.index.close().await;
+    }
+
     /// Begins a body of at most `size_max` bytes.  The digests of `algorithms` are computed, and
     /// MD5 always.
     pub fn begin_body(&self, algorithms: &BTreeSet<Algorithm>, size_max: u64) -> BodyWriter {
