@@ -243,6 +243,7 @@ table inet {table} {{
     chain forward {{
         type filter hook forward priority -10; policy accept;
         iifname "{link}" ip saddr != {guests} drop
+        iifname "{link}" ct state invalid drop
         iifname "{link}" oifname "{link}" drop
         ct state established,related accept
         oifname "{link}" drop
