@@ -110,7 +110,7 @@ fn prepare(dir: &DataDir, settings: &Settings, store: &Store<State>) -> anyhow::
         is_private_uplink_allowed: is_private_allowed,
         doors_inside: vec![PORT_INSIDE],
         domain: format!("{}.compute.internal", settings.region),
-        resolvers: net::reachable_resolvers(is_private_allowed),
+        dns_upstreams: Some(net::host_resolvers()),
         ..NetConfig::new(dir.cloud_id(), ground)
     })?;
     let vms = QemuVms::open(QemuConfig {

@@ -21,6 +21,7 @@
 mod arp;
 mod command;
 mod dhcp;
+mod dns;
 mod forwarding;
 mod ground;
 mod inventory;
@@ -44,7 +45,7 @@ use cumulet_domain::network::Ipv4Net;
 
 pub use self::inventory::{Inventory, forwarding_blockers, inventory};
 pub use self::plan::plan_ground;
-pub use self::resolvers::reachable_resolvers;
+pub use self::resolvers::{host_resolvers, reachable_resolvers};
 pub use self::rules::METADATA;
 
 use self::command::{ip_batch, nft};
@@ -72,8 +73,12 @@ pub struct NetConfig {
     pub doors_inside: Vec<u16>,
     /// Domain of the guests' host names, sent by DHCP; none when empty.
     pub domain: String,
-    /// Name servers, sent by DHCP; none when empty.  See [`reachable_resolvers`].
+    /// Name servers, sent by DHCP; none when empty.  See [`reachable_resolvers`].  Not sent when we
+    /// serve names ourselves.
     pub resolvers: Vec<Ipv4Addr>,
+    /// With these we serve names at the gateway's address: of instances from what we know, of
+    /// others by asking these servers, from the host.  See [`host_resolvers`].  May be empty.
+    pub dns_upstreams: Option<Vec<Ipv4Addr>>,
     /// Most connections that one guest may have open at a time.
     pub connections_per_port_max: u32,
 }
@@ -88,6 +93,7 @@ impl NetConfig {
             doors_inside: vec![],
             domain: String::new(),
             resolvers: vec![],
+            dns_upstreams: None,
             connections_per_port_max: 4_096,
         }
     }
@@ -95,7 +101,7 @@ impl NetConfig {
 
 /// The production side of [`Network`].
 ///
-/// Dropping it ends the DHCP server and leaves everything else as it is.
+/// Dropping it ends the DHCP and name servers and leaves everything else as it is.
 #[derive(Clone)]
 pub struct KernelNetwork(Arc<Inner>);
 
@@ -107,10 +113,17 @@ struct Inner {
     leases: Arc<Leases>,
 }
 
-/// A DHCP server and the namespace that it serves.
+/// Servers and the namespace that they serve.
 struct Serving {
     namespace: (u64, u64),
-    server: dhcp::Server,
+    dhcp: dhcp::Server,
+    dns: Option<dns::Server>,
+}
+
+impl Serving {
+    fn is_running(&self) -> bool {
+        self.dhcp.is_running() && self.dns.as_ref().is_none_or(dns::Server::is_running)
+    }
 }
 
 impl KernelNetwork {
@@ -170,11 +183,15 @@ pub fn uninstall(cloud_id: &str) -> Result<()> {
     ground::ensure_absent(&CloudId::parse(cloud_id)?)
 }
 
-fn check_plan(plan: &GroundPlan) -> Result<()> {
-    let guests = Ipv4Net {
+fn guests_of(plan: &GroundPlan) -> Ipv4Net {
+    Ipv4Net {
         address: plan.guest_network,
         prefix: plan.guest_prefix,
-    };
+    }
+}
+
+fn check_plan(plan: &GroundPlan) -> Result<()> {
+    let guests = guests_of(plan);
     let is_inside = |address: Ipv4Addr| guests.contains(address);
     let is_good = (8..=30).contains(&plan.guest_prefix)
         && is_inside(plan.gateway)
@@ -207,7 +224,7 @@ impl Inner {
         let namespace = (metadata.dev(), metadata.ino());
         let is_served = serving
             .as_ref()
-            .is_some_and(|it| it.namespace == namespace && it.server.is_running());
+            .is_some_and(|it| it.namespace == namespace && it.is_running());
         if is_served {
             return Ok(());
         }
@@ -215,9 +232,27 @@ impl Inner {
         self.leases.lock().clear();
         *serving = None;
         let socket = namespace::inside(&self.cloud, dhcp::bind)?;
-        let server = dhcp::Server::start(socket, self.terms(), self.leases.clone())?;
-        *serving = Some(Serving { namespace, server });
+        let dhcp = dhcp::Server::start(socket, self.terms(), self.leases.clone())?;
+        *serving = Some(Serving {
+            namespace,
+            dhcp,
+            dns: self.start_dns()?,
+        });
         Ok(())
+    }
+
+    fn start_dns(&self) -> Result<Option<dns::Server>> {
+        let Some(upstreams) = &self.config.dns_upstreams else {
+            return Ok(None);
+        };
+        let plan = &self.config.plan;
+        let sockets = namespace::inside(&self.cloud, || dns::bind(plan.gateway))?;
+        let zone = dns::Zone {
+            domain: self.config.domain.to_ascii_lowercase(),
+            guests: guests_of(plan),
+            leases: self.leases.clone(),
+        };
+        dns::Server::start(sockets, zone, upstreams.clone()).map(Some)
     }
 
     fn terms(&self) -> Terms {
@@ -225,7 +260,10 @@ impl Inner {
             gateway: self.config.plan.gateway,
             prefix: self.config.plan.guest_prefix,
             domain: self.config.domain.clone(),
-            resolvers: self.config.resolvers.clone(),
+            resolvers: match self.config.dns_upstreams {
+                Some(_) => vec![self.config.plan.gateway],
+                None => self.config.resolvers.clone(),
+            },
         }
     }
 
@@ -239,10 +277,7 @@ impl Inner {
 
     fn ensure_port(&self, port: &Port) -> Result<()> {
         let plan = &self.config.plan;
-        let guests = Ipv4Net {
-            address: plan.guest_network,
-            prefix: plan.guest_prefix,
-        };
+        let guests = guests_of(plan);
         let doing = format!("could not make the port of {}", port.instance);
         if !guests.contains(port.address) || port.address == plan.gateway {
             let cause = format!("{} is no guest's address", port.address);

@@ -1,32 +1,39 @@
-//! The host's name servers, as far as guests can reach them.
+//! The host's name servers: all of them, and those that guests can reach.
 
 use std::net::Ipv4Addr;
 
 /// Where the host says which name servers it uses; the second file is the truth behind a local stub.
 const FILES: &[&str] = &["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
-/// Clients look at no more than three.
-const RESOLVERS_MAX: usize = 3;
+/// Clients look at no more than three; a stub and what is behind it may both be listed.
+const RESOLVERS_MAX: usize = 4;
 
-/// Name servers of this host that guests can ask: on another machine, and in a range that is
-/// allowed to them.  Often empty; then guests are told of none.
-pub fn reachable_resolvers(is_private_uplink_allowed: bool) -> Vec<Ipv4Addr> {
-    let own = own_addresses();
+/// Name servers that this host itself uses, whatever guests can reach.  The list may be empty.
+pub fn host_resolvers() -> Vec<Ipv4Addr> {
     let mut found = vec![];
     for file in FILES {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         for address in parse(&text) {
-            let is_private = address.is_private() || is_shared(address);
-            let is_reachable = !address.is_loopback()
-                && !address.is_link_local()
-                && !address.is_unspecified()
-                && !own.contains(&address)
-                && (is_private_uplink_allowed || !is_private);
-            if is_reachable && !found.contains(&address) {
+            if !address.is_unspecified() && !found.contains(&address) {
                 found.push(address);
             }
         }
     }
     found.truncate(RESOLVERS_MAX);
+    found
+}
+
+/// Name servers of this host that guests can ask by themselves: on another machine, and in a range
+/// that is allowed to them.  Often empty; then guests are told of none.
+pub fn reachable_resolvers(is_private_uplink_allowed: bool) -> Vec<Ipv4Addr> {
+    let own = own_addresses();
+    let mut found = host_resolvers();
+    found.retain(|address| {
+        let is_private = address.is_private() || is_shared(*address);
+        !address.is_loopback()
+            && !address.is_link_local()
+            && !own.contains(address)
+            && (is_private_uplink_allowed || !is_private)
+    });
     found
 }
 

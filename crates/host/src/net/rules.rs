@@ -159,6 +159,11 @@ pub(super) fn inside(config: &NetConfig, elements: &[Element]) -> String {
             set_of(&config.doors_inside)
         )
     };
+    let names = if config.dns_upstreams.is_some() {
+        format!("ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 accept")
+    } else {
+        String::new()
+    };
     let private = if config.is_private_uplink_allowed {
         String::new()
     } else {
@@ -193,6 +198,7 @@ table inet {TABLE} {{
         jump limit_connections
         ip daddr {METADATA} tcp dport 80 accept
         {doors}
+        {names}
         ip daddr {gateway} icmp type echo-request accept
     }}
     chain forward {{

@@ -1,6 +1,7 @@
 //! The network on real kernels: real taps, real rules, real DHCP clients.
 //! Needs root, iproute2, nftables, busybox and ping.
 
+mod names;
 mod support;
 
 use std::io::{Read, Write};

@@ -180,14 +180,7 @@ impl Guest {
         let tap = block_on(network.open_tap(port.instance)).unwrap();
         let name = format!("guest-{}", port.address);
         sh(&format!("ip netns add {name}"));
-        let namespace = File::open(PathBuf::from("/run/netns").join(&name)).unwrap();
-        let own = std::thread::scope(|scope| {
-            let attach = || {
-                setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
-                attach_tap("eth0")
-            };
-            scope.spawn(attach).join().unwrap()
-        });
+        let own = inside(&name, || attach_tap("eth0"));
         let guest = Self {
             name,
             _wire: Wire::between(tap, own),
@@ -242,12 +235,29 @@ impl Guest {
             .unwrap()
     }
 
+    /// Does something with sockets as a program in the guest.
+    pub(crate) fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        inside(&self.name, act)
+    }
+
     /// Whether an echo comes back; some repetitions, each short.
     pub(crate) fn can_ping(&self, address: Ipv4Addr) -> bool {
         self.try_sh(&format!("ping -n -c 2 -i 0.2 -W 1 {address}"))
             .status
             .success()
     }
+}
+
+/// Acts on a thread in the namespace of this name.
+pub(crate) fn inside<T: Send>(name: &str, act: impl FnOnce() -> T + Send) -> T {
+    let namespace = File::open(PathBuf::from("/run/netns").join(name)).unwrap();
+    std::thread::scope(|scope| {
+        let entered = || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            act()
+        };
+        scope.spawn(entered).join().unwrap()
+    })
 }
 
 /// Whether the host gets an echo from the address.
