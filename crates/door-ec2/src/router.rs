@@ -77,7 +77,8 @@ async fn answer(
     let params = params_of(request)?;
     *is_sts = params.get("Version") == Some(sts::VERSION);
     let action = request::action(&params)?;
-    handled.action = action.chars().take(ACTION_SHOWN_MAX).collect();
+    let shown = action.chars().filter(char::is_ascii_graphic);
+    handled.action = shown.take(ACTION_SHOWN_MAX).collect();
     let verified = verify(engine, request, context, &params, *is_sts)?;
     handled.account = Some(verified.principal.account);
     if *is_sts {

@@ -1,5 +1,7 @@
 //! DescribeInstanceStatus: what host and guest really answer.
 
+use cumulet_domain::InstanceId;
+use cumulet_domain::instances::InstanceState;
 use cumulet_ec2_model::Answer;
 use cumulet_engine::status::{InstanceStatusView, Reachability};
 
@@ -35,19 +37,23 @@ pub(crate) async fn describe(call: &Call<'_>) -> Result<String, Refused> {
     let page = Page::of(request, 5, "InstanceId")?;
     call.stop_if_dry_run()?;
     let include_all = request.is_true("IncludeAllInstances");
-    let views = call
-        .engine
-        .instance_statuses(&call.caller, &ids, include_all)
-        .await?;
+    let (ids, next) = choose(call, ids, include_all, &page)?;
+    let views = match ids.as_deref() {
+        // A page may be empty; no ids at all would mean everything.
+        Some([]) => vec![],
+        ids => {
+            let ids = ids.unwrap_or_default();
+            let statuses = call
+                .engine
+                .instance_statuses(&call.caller, ids, include_all);
+            statuses.await?
+        }
+    };
     let zone = &call.engine.config().zone;
-    let passing = views
-        .into_iter()
-        .filter(|view| filters.pass(|name| filter_values(zone, view, name)));
-    let (views, next) = page.cut(request.operation.name, passing, |view| {
-        view.instance.id.to_string()
-    });
+    let passing = |view: &&InstanceStatusView| filters.pass(|name| filter_values(zone, view, name));
+    let views: Vec<&InstanceStatusView> = views.iter().filter(passing).collect();
     let mut answer = call.answer();
-    answer.list("instanceStatusSet", &views, |answer, view| {
+    answer.list("instanceStatusSet", views, |answer, view| {
         answer.value("instanceId", view.instance.id);
         answer.leaf("availabilityZone", zone);
         // Nothing is ever scheduled.
@@ -58,6 +64,31 @@ pub(crate) async fn describe(call: &Call<'_>) -> Result<String, Refused> {
     });
     answer.optional("nextToken", next);
     Ok(answer.finish())
+}
+
+/// Which instances are asked how they are; `None` means all.  Asking takes time, so that a page is
+/// cut before it and filters choose within the page: some pages show less than they could.
+fn choose(
+    call: &Call<'_>,
+    ids: Vec<InstanceId>,
+    include_all: bool,
+    page: &Page,
+) -> Result<(Option<Vec<InstanceId>>, Option<String>), Refused> {
+    if !ids.is_empty() {
+        return Ok((Some(ids), None));
+    }
+    if page.size().is_none() {
+        return Ok((None, None));
+    }
+    let views = call.engine.describe_instances(&call.caller, &[])?;
+    let candidates = views
+        .iter()
+        .flat_map(|view| view.instances.iter())
+        .filter(|it| include_all || it.state() == InstanceState::Running)
+        .map(|instance| instance.id);
+    let operation = call.request.operation.name;
+    let (ids, next) = page.cut(operation, candidates, ToString::to_string);
+    Ok((Some(ids), next))
 }
 
 fn status_word(check: Reachability) -> &'static str {

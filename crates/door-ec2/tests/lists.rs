@@ -127,6 +127,23 @@ async fn pages_cover_everything_once() {
     seen.sort();
     ids.sort();
     assert_eq!(seen, ids);
+    let mut statuses = vec![];
+    let mut token: Option<String> = None;
+    loop {
+        let mut pairs = vec![("MaxResults", "5")];
+        if let Some(token) = &token {
+            pairs.push(("NextToken", token));
+        }
+        let reply = client.ask("DescribeInstanceStatus", NEW, &pairs).await.ok();
+        assert!(reply.values("instanceId").len() <= 5);
+        statuses.extend(reply.values("instanceId"));
+        token = reply.value("nextToken");
+        if token.is_none() {
+            break;
+        }
+    }
+    statuses.sort();
+    assert_eq!(statuses, ids);
     let both = client
         .ask(
             "DescribeInstances",

@@ -399,6 +399,27 @@ mod tests {
         );
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_parameter_is_read_or_refused(name in "[A-Za-z.0-9n]{0,40}", value in ".{0,20}") {
+            let text = format!(
+                "{RUN}&Version=2016-11-15&{}={}",
+                cumulet_wire::query::encode(&name),
+                cumulet_wire::query::encode(&value)
+            );
+            if let Ok(params) = Params::parse(Some(&text), None)
+                && let Ok(request) = check(&params)
+            {
+                // What passes is what the model knows and does not refuse.
+                let known = find(request.operation, &name).map(|it| it.rule);
+                proptest::prop_assert!(known.is_none_or(|rule| rule != Rule::Refused));
+                proptest::prop_assert!(known.is_some() || COMMON.contains(&name.as_str()));
+                let _ = request.filters();
+                let _ = request.base64("UserData", 16);
+            }
+        }
+    }
+
     #[test]
     fn common_parameters_are_sorted() {
         assert!(COMMON.is_sorted());
