@@ -117,6 +117,22 @@ pub(crate) enum Request {
     InstanceList,
 }
 
+impl Request {
+    /// Whether this makes something that was not there.
+    pub(crate) fn makes(&self) -> bool {
+        matches!(
+            self,
+            Request::AccountCreate { .. }
+                | Request::UserCreate { .. }
+                | Request::KeyCreate { .. }
+                | Request::CertificateCreate { .. }
+                | Request::QuotaSet { .. }
+                | Request::KernelAdd { .. }
+                | Request::ImageImport { .. }
+        )
+    }
+}
+
 /// What a file is said to hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -163,6 +163,8 @@ fn make_bundle(args: &ImageArgs) -> anyhow::Result<PathBuf> {
                 .to_owned()
         }
     };
+    std::fs::create_dir_all(&args.destination)
+        .with_context(|| format!("{} cannot be made", args.destination.display()))?;
     let private_key = Zeroizing::new(text(&args.privatekey)?);
     let manifest = make(&Request {
         image: &args.image,

@@ -51,8 +51,8 @@ pub(crate) fn run(context: &Context, command: KernelCommand) -> anyhow::Result<E
             version,
         } => add(context, &kernel, &ramdisk, version),
         KernelCommand::Build => {
-            // Ask first: building takes a while, and is for nothing without a cloud.
-            perform(context, Request::KernelList)?;
+            crate::data_dir::make_private(&context.config.settings.data_dir)
+                .context("the data directory cannot be made")?;
             let directory = context.config.settings.data_dir.join("kernel.build");
             let _ = std::fs::remove_dir_all(&directory);
             crate::data_dir::make_private(&directory)?;
@@ -83,6 +83,8 @@ fn add(
     let mut bytes = [0; 16];
     SystemEntropy.fill(&mut bytes);
     let id = KernelId::from_random(u128::from_le_bytes(bytes));
+    crate::data_dir::make_private(&context.config.settings.data_dir)
+        .context("the data directory cannot be made")?;
     let store = KernelStore::open(&context.config.settings.data_dir)
         .context("the kernels' directory cannot be opened")?;
     store

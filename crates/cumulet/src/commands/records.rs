@@ -154,7 +154,8 @@ pub(crate) fn perform(context: &Context, request: Request) -> anyhow::Result<Val
         Ok(answer) => return answer,
         Err(Unreachable) => {}
     }
-    if crate::data_dir::find_cloud_id(&settings.data_dir).is_none() {
+    // What makes something makes the cloud too, as a first start does; asking makes nothing.
+    if !request.makes() && crate::data_dir::find_cloud_id(&settings.data_dir).is_none() {
         bail!(
             "there is no cloud in {}; `cumulet serve` makes one",
             settings.data_dir.display()

@@ -1,0 +1,97 @@
+//! Unmodified clients, from today's boto3 to boto 2.20 of 2013, do the main job on the real program.
+//!
+//! The scripts are in `tests/clients`; `scripts/test-clients` makes the clients
+//! (the first time with pip and apt) and runs one of them.  On a simulated cloud
+//! the console must say that nothing runs; on a real one it must show what only
+//! the guest could compute.  The real one needs root, QEMU and nftables.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cumulet_testkit::cloud::{ACCESS_KEY_ID, Cloud, SECRET_ACCESS_KEY};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_cumulet");
+const CLIENTS: [&str; 4] = [
+    "client_boto3",
+    "client_awscli",
+    "client_boto2",
+    "client_boto220",
+];
+
+fn repository() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).expect("crates/cumulet").to_owned()
+}
+
+/// Runs a command in the repository; gives its standard output.
+fn run(command: &mut Command) -> String {
+    let output = command
+        .current_dir(repository())
+        .output()
+        .expect("it starts");
+    assert!(
+        output.status.success(),
+        "{command:?} failed: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// Bundles the image with the first user's key; gives the folder of the bundle.
+fn bundle(cloud: &Cloud, image: &Path) -> PathBuf {
+    let folder = cloud.scratch().join("bundle");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let script = r#"eval "$("$1" env)" && "$1" bundle image -i "$2" -d "$3" -p image"#;
+    let mut command = Command::new("bash");
+    command
+        .args(["-euc", script, "bundle", PROGRAM])
+        .args([image, &folder])
+        .env("CUMULET_DATA_DIR", cloud.data_directory());
+    run(&mut command);
+    folder
+}
+
+fn run_clients(cloud: &Cloud, bundle: &Path, guest: &str) {
+    // Once, before they all want it.
+    run(&mut Command::new("scripts/test-clients"));
+    std::thread::scope(|scope| {
+        for client in CLIENTS {
+            scope.spawn(move || {
+                let mut command = Command::new("scripts/test-clients");
+                command
+                    .arg(client)
+                    .env("CUMULET_TEST_HOST", cloud.address().ip().to_string())
+                    .env("CUMULET_TEST_PORT", cloud.address().port().to_string())
+                    .env("CUMULET_TEST_ACCESS_KEY", ACCESS_KEY_ID)
+                    .env("CUMULET_TEST_SECRET_KEY", SECRET_ACCESS_KEY)
+                    .env("CUMULET_TEST_BUCKET", client.replace('_', "-"))
+                    .env("CUMULET_TEST_BUNDLE", bundle)
+                    .env("CUMULET_TEST_GUEST", guest)
+                    .env("CUMULET_TEST_PATIENCE", "600");
+                run(&mut command);
+            });
+        }
+    });
+}
+
+#[test]
+fn four_clients_work_on_a_simulated_cloud() {
+    let cloud = Cloud::start(PROGRAM, &[("CUMULET_COMPUTE", "simulated")]);
+    let image = cloud.scratch().join("image");
+    let file = std::fs::File::create(&image).expect("a file");
+    file.set_len(24 * 1024 * 1024).expect("room");
+    let bundle = bundle(&cloud, &image);
+    run_clients(&cloud, &bundle, "simulated");
+}
+
+#[test]
+fn four_clients_run_real_guests() {
+    let mut cloud = Cloud::prepare(PROGRAM, &[]);
+    cloud.run(&["kernel", "build"]);
+    cloud.restart();
+    let script = ". scripts/lib/prepare.sh; . scripts/lib/guests.sh; guests_mini";
+    let image = run(Command::new("bash").args(["-euc", script]));
+    let bundle = bundle(&cloud, Path::new(image.trim()));
+    run_clients(&cloud, &bundle, "real");
+}
