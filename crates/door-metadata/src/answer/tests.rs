@@ -1,3 +1,5 @@
+//! The tree, version by version, and the answers that are errors.
+
 use super::*;
 use crate::facts::PublicKey;
 
