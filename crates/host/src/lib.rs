@@ -9,6 +9,7 @@ pub mod api;
 pub mod disks;
 pub mod durable;
 pub mod image;
+pub mod inventory;
 pub mod kernel;
 pub mod net;
 pub mod simulated;

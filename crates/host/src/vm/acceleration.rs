@@ -63,7 +63,7 @@ pub fn probe_acceleration(
             ));
         }
     };
-    match boot(qemu, kernel, (uid, gid), budget) {
+    match prove(qemu, ("kvm", "host"), kernel, (uid, gid), budget) {
         Ok(()) => Acceleration::Kvm { gid },
         Err(cause) => emulated(format!(
             "{} is there, but a kernel did not run on it: {cause}",
@@ -83,12 +83,18 @@ fn group_that_may(mode: u32, gid: u32, own: u32) -> Option<u32> {
     }
 }
 
+/// Boots `kernel` with one accelerator and processor, by QEMU's names, as this user and group,
+/// until it shows that it runs.
+///
+/// # Errors
+/// If it does not within `budget`; the text says what happened instead.
 #[expect(
     unsafe_code,
     reason = "descriptors are made inheritable for this one child only, between fork and exec"
 )]
-fn boot(
+pub fn prove(
     qemu: &Path,
+    (accelerator, cpu): (&str, &str),
     kernel: &KernelFiles,
     (uid, gid): (u32, u32),
     budget: Duration,
@@ -100,7 +106,8 @@ fn boot(
     let mut command = Command::new(qemu);
     command
         .args(["-nodefaults", "-no-user-config", "-display", "none"])
-        .args(["-machine", "q35,accel=kvm", "-cpu", "host", "-m", "256M"])
+        .args(["-machine", &format!("q35,accel={accelerator}")])
+        .args(["-cpu", cpu, "-m", "256M"])
         .args(["-serial", "stdio", "-no-reboot"])
         .arg("-kernel")
         .arg(kernel_path)

@@ -32,7 +32,7 @@ use rustix::fs::inotify;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-pub use acceleration::{Acceleration, probe_acceleration};
+pub use acceleration::{Acceleration, probe_acceleration, prove};
 
 use crate::api::{Console, HostError, Result, Stop, VmSpec, VmState, Vms};
 use crate::durable;

@@ -6,6 +6,7 @@
 //! and because everything after the kernel's download happens in a network
 //! namespace that ends with it.
 
+mod images;
 mod kernel;
 mod lifecycle;
 mod support;
@@ -40,12 +41,27 @@ const TESTS: &[Test] = &[
         "what_cannot_start_says_why_and_leaves_nothing",
         lifecycle::refused_start_leaves_nothing,
     ),
+    (
+        "an_imported_disk_boots_through_firmware",
+        images::disk_boots_through_firmware,
+    ),
+    (
+        "images_are_stored_whole_or_not_at_all",
+        images::stored_whole_or_not_at_all,
+    ),
+    (
+        "acceleration_is_proven_by_a_booted_kernel",
+        images::acceleration_is_proven,
+    ),
 ];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|it| it == "keep") {
         return keeper_main();
+    }
+    if arguments.first().is_some_and(|it| it == "image-worker") {
+        return cumulet_host::image::worker_main();
     }
     let wanted: Vec<&Test> = TESTS
         .iter()

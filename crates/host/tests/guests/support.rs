@@ -51,7 +51,7 @@ while :; do $B sleep 60; done
 /// Made once for all tests.
 pub(crate) struct Place {
     pub(crate) kernel: KernelFiles,
-    image: PathBuf,
+    pub(crate) image: PathBuf,
     _directory: tempfile::TempDir,
 }
 
@@ -105,6 +105,10 @@ pub(crate) struct Cloud {
 impl Cloud {
     /// `task` is what the guest shall do: idle, off, panic or deaf.
     pub(crate) fn new(place: &Place, task: &str) -> Self {
+        Self::without_disk(place, task).with_disk(place)
+    }
+
+    pub(crate) fn without_disk(place: &Place, task: &str) -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // A data directory's name may be long; sockets' names may not.
         let data = tempfile::Builder::new()
@@ -141,19 +145,26 @@ impl Cloud {
             .enable_all()
             .build()
             .expect("a runtime");
-        let cloud = Self {
+        Self {
             runtime,
             data,
             spec,
-        };
-        let disks = LocalDisks::open(cloud.data.path()).expect("disks");
-        let stored = cloud.data.path().join(format!("images/{IMAGE}"));
+        }
+    }
+
+    /// Stores the tests' image and makes the instance's disk.
+    fn with_disk(self, place: &Place) -> Self {
+        let disks = self.disks();
+        let stored = self.data.path().join(format!("images/{IMAGE}"));
         fs::copy(&place.image, stored).expect("the image is stored");
-        cloud
-            .runtime
-            .block_on(disks.ensure_disk(&cloud.spec.disk))
+        self.runtime
+            .block_on(disks.ensure_disk(&self.spec.disk))
             .expect("a disk");
-        cloud
+        self
+    }
+
+    pub(crate) fn disks(&self) -> LocalDisks {
+        LocalDisks::open(self.data.path()).expect("disks")
     }
 
     /// A server that has just come up.
