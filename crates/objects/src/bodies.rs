@@ -25,8 +25,10 @@ use crate::error::{Error, Result};
 /// Bodies of one run that lie in one directory; neighbours in time share its sync.
 const GROUP_BODIES: u64 = 4096;
 
-/// Bytes that objects leave free on the disk, so that the index can always commit.
-const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes that bodies leave free on the disk, so that the index can commit (a deletion, above all).
+const BODIES_RESERVE: u64 = 64 * 1024 * 1024;
+/// Bytes that a commit of the index leaves free: it must never meet the end of the disk.
+const INDEX_RESERVE: u64 = 8 * 1024 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct BodyId {
@@ -138,12 +140,20 @@ impl Bodies {
     }
 
     /// # Errors
-    /// `StorageFull` when less than the reserve would be left.
+    /// `StorageFull` when a body of `wanted` more bytes would not leave the reserve.
     pub(crate) fn check_room(&self, wanted: u64) -> Result<()> {
+        self.check_free(BODIES_RESERVE.saturating_add(wanted))
+    }
+
+    /// As [`Self::check_room`], for a commit of the index.
+    pub(crate) fn check_room_of_index(&self) -> Result<()> {
+        self.check_free(INDEX_RESERVE)
+    }
+
+    fn check_free(&self, needed: u64) -> Result<()> {
         let found = rustix::fs::statvfs(&self.dir)
             .map_err(|cause| Error::io("look at the disk of objects", &cause.into()))?;
-        let free = found.f_bavail.saturating_mul(found.f_frsize);
-        if free < RESERVE_BYTES.saturating_add(wanted) {
+        if found.f_bavail.saturating_mul(found.f_frsize) < needed {
             return Err(Error::StorageFull);
         }
         Ok(())

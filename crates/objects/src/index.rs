@@ -429,7 +429,7 @@ fn run(shared: &Shared, mut queue: mpsc::Receiver<Message>) {
 
 fn commit(shared: &Shared, jobs: &mut [Box<dyn Job>]) -> Result<()> {
     // Commits rewrite pages elsewhere before they free the old ones, so that they need room too.
-    shared.bodies.check_room(0)?;
+    shared.bodies.check_room_of_index()?;
     let dirs: BTreeSet<&PathBuf> = jobs.iter().flat_map(|job| job.dirs()).collect();
     for dir in dirs {
         durable::sync_dir(dir).map_err(|cause| Error::io("sync objects", &cause))?;
