@@ -214,7 +214,8 @@ fn compress(stream: &[u8], level: u32) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+/// Whether all bytes are zero; quick on long slices.
+pub fn is_zero(bytes: &[u8]) -> bool {
     let (blocks, rest) = bytes.as_chunks::<64>();
     blocks
         .iter()

@@ -102,17 +102,15 @@ impl Client {
         let found = self.send("HEAD", &path, &[], None)?;
         match found.status {
             200..=299 => return Ok(()),
-            403 => return Err(ClientError::NotYours(bucket.to_owned())),
-            404 => {}
+            // An answer to HEAD has no text, so that a refusal does not say whether the bucket or
+            // the key is the trouble; the answer to the next request does.
+            403 | 404 => {}
             _ => return Err(found.refused(&format!("to look at the bucket {bucket}"))),
         }
         let made = self.send("PUT", &path, &[], None)?;
-        match made.status {
-            200..=299 => Ok(()),
-            409 if !made.body.contains("BucketAlreadyOwnedByYou") => {
-                Err(ClientError::NotYours(bucket.to_owned()))
-            }
-            409 => Ok(()),
+        match (made.status, element(&made.body, "Code")) {
+            (200..=299, _) | (409, Some("BucketAlreadyOwnedByYou")) => Ok(()),
+            (409, _) | (403, Some("AccessDenied")) => Err(ClientError::NotYours(bucket.to_owned())),
             _ => Err(made.refused(&format!("to create the bucket {bucket}"))),
         }
     }

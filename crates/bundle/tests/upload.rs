@@ -97,6 +97,7 @@ fn answer(input: &mut impl BufRead, seen: &mut Seen) -> String {
             seen.has_bucket = true;
             done
         }
+        ("PUT", "/services/objectstorage/theirs") => error("409 Conflict", "BucketAlreadyExists"),
         ("PUT", path) => {
             assert_eq!(header("content-md5"), STANDARD.encode(Md5::digest(&body)));
             let key = path

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use cumulet_bundle::bundle::is_zero;
 use cumulet_bundle::unbundle::ImageSink;
 use cumulet_domain::Digest;
 
@@ -112,12 +113,4 @@ impl ImageSink for FileSink<'_> {
         }
         Ok(())
     }
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    let (blocks, rest) = bytes.as_chunks::<64>();
-    blocks
-        .iter()
-        .all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
-        && rest.iter().all(|byte| *byte == 0)
 }
