@@ -15,6 +15,10 @@ use zeroize::Zeroizing;
 pub(crate) struct SystemClock;
 
 /// Milliseconds since 1970, as the system's clock has it now.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the clock that everything else is handed"
+)]
 pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -13,7 +13,7 @@ use cumulet_domain::AccountId;
 use serde_json::Value;
 
 use super::Context;
-use crate::control::{self, Unreachable};
+use crate::control;
 use crate::data_dir::{DataDir, write_durably};
 use crate::operator::{self, Request};
 use crate::wiring;
@@ -150,9 +150,8 @@ pub(crate) enum InstanceCommand {
 /// Asks the running server, or does it on the data directory when none runs.
 pub(crate) fn perform(context: &Context, request: Request) -> anyhow::Result<Value> {
     let settings = &context.config.settings;
-    match control::ask(&settings.data_dir, &request) {
-        Ok(answer) => return answer,
-        Err(Unreachable) => {}
+    if let Ok(answer) = control::ask(&settings.data_dir, &request) {
+        return answer;
     }
     // What makes something makes the cloud too, as a first start does; asking makes nothing.
     if !request.makes() && crate::data_dir::find_cloud_id(&settings.data_dir).is_none() {

@@ -8,8 +8,10 @@ use toml::{Table, Value};
 use super::keys::{Form, Key};
 use super::{Config, KEYS, Settings, Shown};
 
-/// Variables that are ours and no settings.
-const OTHER_VARIABLES: &[&str] = &["CUMULET_CONFIG"];
+/// Variables that are ours and no settings: which file, and where scripts keep what they made.
+const OTHER_VARIABLES: &[&str] = &["CUMULET_CONFIG", "CUMULET_CACHE"];
+/// Those of the tests, which run the program with their own environment.
+const TEST_VARIABLES: &str = "CUMULET_TEST_";
 
 /// A setting that cannot be used; the text names it and its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,7 +167,8 @@ fn read_variables(layers: &mut Layers, variables: &[(String, String)]) -> Result
     let ours = variables
         .iter()
         .filter(|(name, _)| name.starts_with("CUMULET_"))
-        .filter(|(name, _)| !OTHER_VARIABLES.contains(&name.as_str()));
+        .filter(|(name, _)| !OTHER_VARIABLES.contains(&name.as_str()))
+        .filter(|(name, _)| !name.starts_with(TEST_VARIABLES));
     for (name, text) in ours {
         let key = KEYS
             .iter()
