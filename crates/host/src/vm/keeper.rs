@@ -26,13 +26,13 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitCode, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use cumulet_domain::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::FdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use super::clock::now;
 use super::protocol::{
     self, Answer, CONSOLE_DESCRIPTOR, CONTROL_SOCKET, EXIT_FILE, ExitRecord, Job, KEEPER_FILE,
     KeeperRecord, QMP_DESCRIPTOR, RUN_DESCRIPTOR, Reply, Request, VERSION,
@@ -598,11 +598,4 @@ fn write_exit(cause: ExitCause) -> io::Result<()> {
         exit: Exit { at: now(), cause },
     };
     durable::write(Path::new(EXIT_FILE), &serde_json::to_vec(&record)?, 0o600)
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -7,6 +7,7 @@
 //! should exist.
 
 mod acceleration;
+mod clock;
 mod command;
 pub mod keeper;
 mod protocol;

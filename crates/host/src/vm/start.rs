@@ -11,11 +11,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use cumulet_domain::{KernelId, Timestamp};
+use cumulet_domain::KernelId;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use super::clock::now;
 use super::protocol::{
     self, CONSOLE_DESCRIPTOR, Job, LOCK_DESCRIPTOR, RUN_DESCRIPTOR, Reply, VERSION,
 };
@@ -196,11 +197,4 @@ fn run_keeper(
     reply.map_err(|cause| {
         io::Error::other(format!("the keeper did not say that it started: {cause}"))
     })
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
