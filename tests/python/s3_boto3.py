@@ -127,6 +127,17 @@ def objects(s3, name):
     refused("InvalidRequest", s3.copy_object, Bucket=name, Key="copy", CopySource={"Bucket": name, "Key": "copy"})
 
 
+def odd_keys(s3, name):
+    keys = ["/lead", "a//b", "..", "../x", "a/./b", "q?r=1#f", "100%25", "~t!*'()", "tail/", "\u65e5\u672c \U0001f600", " s "]
+    for key in keys:
+        s3.put_object(Bucket=name, Key=key, Body=key.encode())
+    for key in keys:
+        assert s3.get_object(Bucket=name, Key=key)["Body"].read() == key.encode(), key
+    found = [entry["Key"] for entry in s3.list_objects_v2(Bucket=name)["Contents"]]
+    assert set(keys) <= set(found), found
+    s3.delete_objects(Bucket=name, Delete={"Objects": [{"Key": key} for key in keys]})
+
+
 def checksums(s3, name):
     body = b"the quick brown fox" * 100
     for algorithm in ["CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"]:
@@ -289,9 +300,8 @@ def access(s3, name):
                              aws_access_key_id=os.environ["AWS_ACCESS_KEY_ID"],
                              aws_secret_access_key=os.environ["AWS_SECRET_ACCESS_KEY"],
                              config=Config(s3={"addressing_style": "path"}))
-    elsewhere.meta.events.unregister("needs-retry.s3")
-    response = refused("AuthorizationHeaderMalformed", elsewhere.list_objects_v2, Bucket=name)
-    assert response["Error"]["Region"] == "us-east-1"
+    # boto3 reads the region out of the refusal and asks again.
+    elsewhere.list_objects_v2(Bucket=name)
 
     old = client(signature_version="s3")
     old.put_object(Bucket=name, Key="v2", Body=b"old signature")
@@ -318,7 +328,7 @@ def main():
     s3 = client()
     name = "boto3-" + uuid.uuid4().hex[:12]
     buckets(s3, name)
-    for part in (objects, checksums, multipart, listings, access):
+    for part in (objects, odd_keys, checksums, multipart, listings, access):
         part(s3, name)
         print(part.__name__, "ok", flush=True)
     while True:

@@ -24,6 +24,9 @@ const XML_TIME_MAX: Duration = Duration::from_secs(60);
 /// Bytes of an error document of the library.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 
+/// No document of S3's has one, and what it could define is better not read.
+const DOCTYPE: &[u8] = b"<!DOCTYPE";
+
 /// Names of the query by which requests are signed.
 const AUTH_PARAMETERS: [&str; 9] = [
     "X-Amz-Algorithm",
@@ -294,6 +297,13 @@ async fn checked_xml(parts: &Parts, body: SharedBody) -> Result<Bytes, Refusal> 
     let sha256 = found.checksums.get(&Algorithm::Sha256).map(hex::encode);
     if claimed.is_some_and(|claimed| Some(claimed.to_ascii_lowercase()) != sha256) {
         return Err(bad(crate::errors::content_sha256_mismatch()));
+    }
+    if bytes.windows(DOCTYPE.len()).any(|at| at == DOCTYPE) {
+        return Err(Refusal::new(
+            400,
+            "MalformedXML",
+            "The XML you provided was not well-formed or did not validate against our published schema",
+        ));
     }
     Ok(bytes)
 }

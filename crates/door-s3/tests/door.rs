@@ -382,7 +382,106 @@ async fn what_is_not_there_says_so() {
         let refused = cloud.signed(ask("PUT", &target, b"")).await;
         assert_eq!(refused.code(), "InvalidBucketName", "{name}");
     }
+    let typed =
+        b"<!DOCTYPE Delete [<!ENTITY a \"b\">]><Delete><Object><Key>&a;</Key></Object></Delete>";
+    let refused = cloud.signed(ask("POST", "/bucket?delete", typed)).await;
+    assert_eq!(refused.code(), "MalformedXML");
     let long = vec![b' '; 3 * 1024 * 1024];
     let refused = cloud.signed(ask("POST", "/bucket?delete", &long)).await;
     assert_eq!(refused.code(), "MaxMessageLengthExceeded");
+}
+
+#[tokio::test]
+async fn nonsense_is_refused_and_never_an_internal_error() {
+    let cloud = cloud().with_bucket().await;
+    let targets = [
+        "/",
+        "//",
+        "/?location",
+        "/%ff",
+        "/bucket/%00",
+        "/bucket/a%00b",
+        "/bucket/%ff%fe",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/bucket/../../etc/passwd",
+        "/bucket?list-type=2&max-keys=-1",
+        "/bucket?list-type=2&max-keys=99999999999",
+        "/bucket?list-type=2&continuation-token=!!",
+        "/bucket?list-type=3",
+        "/bucket?encoding-type=morse",
+        "/bucket?uploads&max-uploads=x",
+        "/bucket?uploads&key-marker=%00&upload-id-marker=a",
+        "/bucket?versions",
+        "/bucket?prefix=%00&delimiter=%00",
+        "/bucket/key?uploadId=none",
+        "/bucket/key?uploadId=%00%00&partNumber=1",
+        "/bucket/key?partNumber=0&uploadId=a",
+        "/bucket/key?partNumber=99999999999&uploadId=a",
+        "/bucket/key?acl",
+        "/bucket/key?versionId=3",
+        "/bucket?acl&acl",
+        "/bucket?location=%E0%A4%A",
+    ];
+    let bodies: [&[u8]; 4] = [b"", b"<", b"<!DOCTYPE a><Delete/>", b"<Delete></Delete>"];
+    for target in targets {
+        for method in ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"] {
+            for body in bodies {
+                // Some of these cannot even be signed, which is also an answer.
+                let found = cloud.send(method, target, HOST, &[], body).await;
+                let status = found.status.as_u16();
+                assert!(
+                    status < 500 || status == 501,
+                    "{method} {target}: {}",
+                    found.body
+                );
+                if target.contains("%ff") || target.contains("%A") {
+                    continue;
+                }
+                let found = cloud.signed(ask(method, target, body)).await;
+                let status = found.status.as_u16();
+                assert!(
+                    status < 500 || status == 501,
+                    "{method} {target}: {}",
+                    found.body
+                );
+                let is_told = status < 400 || method == "HEAD" || !found.code().is_empty();
+                assert!(is_told, "{method} {target}: {}", found.body);
+            }
+        }
+    }
+    for range in [
+        "bytes=5-1",
+        "bytes=a-b",
+        "lines=1-2",
+        "bytes=0-1,3-4",
+        "bytes=-0",
+    ] {
+        cloud.signed(ask("PUT", "/bucket/key", b"hello")).await;
+        let mut get = ask("GET", "/bucket/key", b"");
+        get.headers.push(("range", range.into()));
+        let found = cloud.signed(get).await;
+        assert!(found.status.as_u16() < 500, "{range}: {}", found.body);
+    }
+    for authorization in [
+        "AWS",
+        "AWS ",
+        "AWS a",
+        "AWS a:b",
+        "AWS4-HMAC-SHA256",
+        "Basic eA==",
+        "\u{7f}",
+    ] {
+        let Ok(value) = http::HeaderValue::from_bytes(authorization.as_bytes()) else {
+            continue;
+        };
+        let text = value.to_str().unwrap_or("x").to_owned();
+        let headers = [("authorization".to_owned(), text)];
+        let found = cloud.send("GET", "/bucket/key", HOST, &headers, b"").await;
+        let status = found.status.as_u16();
+        assert!(
+            (400..500).contains(&status),
+            "{authorization}: {}",
+            found.body
+        );
+    }
 }

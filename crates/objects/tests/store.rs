@@ -387,6 +387,39 @@ async fn conditions_are_decided_in_the_commit() {
     assert_eq!(files(&dir.path().join("bodies")), 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn readers_see_whole_objects_while_others_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ObjectStore::open(dir.path()).unwrap();
+    let owner = account(1);
+    let made = store
+        .create_bucket(bucket("images", owner, Acl::Private))
+        .await;
+    made.unwrap();
+    put(&store, owner, "images", "key", &[0; 300_000]).await;
+    let mut tasks = vec![];
+    for writer in 1..=4_u8 {
+        let (store, readers) = (store.clone(), store.clone());
+        tasks.push(tokio::spawn(async move {
+            for round in 0..15_usize {
+                let bytes = vec![writer; 200_000 + round];
+                put(&store, owner, "images", "key", &bytes).await;
+            }
+        }));
+        tasks.push(tokio::spawn(async move {
+            for _ in 0..40 {
+                let bytes = bytes_of(&readers, owner, "images", "key").await;
+                assert!(bytes.len() >= 200_000);
+                assert!(bytes.iter().all(|byte| *byte == bytes[0]));
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(files(&dir.path().join("bodies")), 1);
+}
+
 /// What a listing must show, from the definition.
 fn expected_listing(keys: &BTreeSet<String>, prefix: &str, delimiter: Option<&str>) -> Vec<String> {
     let mut shown = vec![];
