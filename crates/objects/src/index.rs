@@ -366,30 +366,34 @@ fn open_database(path: &Path) -> Result<Database> {
     let database = builder
         .create(path)
         .map_err(|cause| Error::disk(doing, cause))?;
+    match format_of(&database)? {
+        Some(found) if found > FORMAT => {
+            return Err(Error::disk(
+                doing,
+                format!("it has format {found}, and this program knows up to {FORMAT}"),
+            ));
+        }
+        Some(_) => return Ok(database),
+        None => {}
+    }
     let mut transaction = database.begin_write()?;
     transaction.set_two_phase_commit(true);
-    {
-        let mut meta = transaction.open_table(META)?;
-        let found = meta.get("format")?.map(|found| found.value());
-        match found {
-            Some(found) if found > FORMAT => {
-                return Err(Error::disk(
-                    doing,
-                    format!("it has format {found}, and this program knows up to {FORMAT}"),
-                ));
-            }
-            Some(_) => return Ok(database),
-            None => {
-                meta.insert("format", FORMAT)?;
-            }
-        }
-        for table in [BUCKETS, OBJECTS, UPLOADS, PARTS, BODIES] {
-            transaction.open_table(table)?;
-        }
+    transaction.open_table(META)?.insert("format", FORMAT)?;
+    for table in [BUCKETS, OBJECTS, UPLOADS, PARTS, BODIES] {
+        transaction.open_table(table)?;
     }
     transaction.commit()?;
     durable::sync_parent(path).map_err(|cause| Error::io(doing, &cause))?;
     Ok(database)
+}
+
+/// `None` for a file that was just made.
+fn format_of(database: &Database) -> Result<Option<u64>> {
+    match database.begin_read()?.open_table(META) {
+        Ok(meta) => Ok(meta.get("format")?.map(|found| found.value())),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(cause) => Err(cause.into()),
+    }
 }
 
 fn run(shared: &Shared, mut queue: mpsc::Receiver<Message>) {

@@ -120,6 +120,25 @@ async fn an_object_is_there_after_opening_again() {
 }
 
 #[tokio::test]
+async fn an_index_of_a_newer_program_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    ObjectStore::open(dir.path()).unwrap().close().await;
+    let path = dir.path().join("index.redb");
+    let meta = redb::TableDefinition::<&str, u64>::new("meta");
+    let database = redb::Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction
+        .open_table(meta)
+        .unwrap()
+        .insert("format", 2)
+        .unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let refused = ObjectStore::open(dir.path()).err().unwrap();
+    assert!(refused.to_string().contains("it has format 2"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_reader_keeps_what_it_reads() {
     let dir = tempfile::tempdir().unwrap();
     let store = ObjectStore::open(dir.path()).unwrap();
@@ -318,6 +337,23 @@ async fn parts_become_one_object() {
     let whole = [pieces[0].clone(), pieces[2].clone()].concat();
     assert_eq!(bytes_of(&store, owner, "images", "big").await, whole);
     assert!(object.etag.ends_with("-2"));
+    let end = whole.len() as u64;
+    for range in [
+        0..1,
+        PART_BYTES_MIN - 3..PART_BYTES_MIN + 3,
+        PART_BYTES_MIN..end,
+        PART_BYTES_MIN - 1..PART_BYTES_MIN,
+        end - 1..end + 100,
+        end..end,
+        3..3,
+    ] {
+        let body = store.get(me, "images", "big").await.unwrap();
+        let mut part = vec![];
+        let read = body.range_reader(range.clone()).read_to_end(&mut part);
+        read.unwrap();
+        let at = |offset: u64| usize::try_from(offset.min(end)).unwrap();
+        assert_eq!(part, whole[at(range.start)..at(range.end)], "{range:?}");
+    }
     let mut hasher = cumulet_objects::Hasher::new(&BTreeSet::from([Algorithm::Crc32]));
     hasher.update(&whole);
     assert_eq!(object.checksums, hasher.finish().checksums);
