@@ -38,11 +38,12 @@ const SETTINGS: &[(&str, &str)] = &[
     ("conf/default/route_localnet", "0"),
 ];
 
-/// True afterwards: the ground is laid, whatever was there of it.  Blocking.
-pub(super) fn ensure(cloud: &CloudId, config: &NetConfig) -> Result<()> {
+/// True afterwards: the ground is laid, whatever was there of it, and the rules admit what they
+/// admitted before and what is `known`, as far as there are taps for it.  Blocking.
+pub(super) fn ensure(cloud: &CloudId, config: &NetConfig, known: &[Element]) -> Result<()> {
     namespace::ensure(cloud)?;
     ensure_pair(cloud)?;
-    namespace::inside(cloud, || ensure_inside(config))?;
+    namespace::inside(cloud, || ensure_inside(config, known))?;
     ensure_host_side(cloud, config)?;
     forwarding::ensure_on()
 }
@@ -74,7 +75,7 @@ fn ensure_pair(cloud: &CloudId) -> Result<()> {
 }
 
 /// Inside the namespace: settings, then rules, and only then links that are up.
-fn ensure_inside(config: &NetConfig) -> Result<()> {
+fn ensure_inside(config: &NetConfig, known: &[Element]) -> Result<()> {
     for scope in ["all", "default"] {
         disable_ipv6(scope)?;
     }
@@ -83,6 +84,8 @@ fn ensure_inside(config: &NetConfig) -> Result<()> {
     }
     let taps = links()?;
     let mut elements = read_elements()?;
+    elements.retain(|element| known.iter().all(|other| other.tap != element.tap));
+    elements.extend_from_slice(known);
     elements.retain(|element| taps.contains(&element.tap));
     nft(
         "could not load the cloud's rules",

@@ -59,6 +59,8 @@ use crate::api::{GroundPlan, HostError, Mac, Network, Port, Result};
 const GATEWAY_MAC: Mac = Mac([0x06, 0xc5, 0, 0, 0, 1]);
 /// Longest that a guest is waited for.
 const PATIENCE_MS_MAX: u64 = 60_000;
+const GROUND_ATTEMPTS: u32 = 3;
+const GROUND_REST: Duration = Duration::from_millis(200);
 
 /// How a cloud's network is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -216,7 +218,8 @@ impl Inner {
 
     fn ensure_ground(&self) -> Result<()> {
         let mut serving = self.lock();
-        ground::ensure(&self.cloud, &self.config)?;
+        let known: Vec<Element> = self.leases.lock().values().map(Element::of).collect();
+        self.lay_ground(&known)?;
         let path = namespace::path(&self.cloud);
         let metadata = std::fs::metadata(&path).map_err(|error| {
             HostError::new(format!("could not look at {}", path.display()), error)
@@ -239,6 +242,21 @@ impl Inner {
             dns: self.start_dns()?,
         });
         Ok(())
+    }
+
+    /// Repeats a few times: a process of a server that was killed may still be at its last work.
+    fn lay_ground(&self, known: &[Element]) -> Result<()> {
+        let mut attempt = 1;
+        loop {
+            match ground::ensure(&self.cloud, &self.config, known) {
+                Err(error) if error.is_retryable && attempt < GROUND_ATTEMPTS => {
+                    tracing::warn!(%error, attempt, "the cloud's network is laid once more");
+                    std::thread::sleep(GROUND_REST);
+                    attempt += 1;
+                }
+                done => return done,
+            }
+        }
     }
 
     fn start_dns(&self) -> Result<Option<dns::Server>> {

@@ -235,6 +235,13 @@ impl Guest {
             .unwrap()
     }
 
+    /// Ends the guest and removes what it left on the test's host.
+    pub(crate) fn end(self) {
+        let name = self.name.clone();
+        drop(self);
+        sh(&format!("ip netns del {name}; rm -f /run/{name}.script"));
+    }
+
     /// Does something with sockets as a program in the guest.
     pub(crate) fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         inside(&self.name, act)
