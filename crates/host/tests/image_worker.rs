@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         "liar" => return lie(),
         _ => {}
     }
-    let tests: [(&str, fn()); 9] = [
+    let tests: [(&str, fn()); 10] = [
         ("a_bundle_becomes_the_image", a_bundle_becomes_the_image),
         (
             "the_worker_is_nobody_and_knows_nothing",
@@ -55,6 +55,10 @@ fn main() -> ExitCode {
         (
             "what_is_too_large_or_unknown_is_refused",
             what_is_too_large_or_unknown_is_refused,
+        ),
+        (
+            "a_worker_that_meets_a_limit_is_the_images_fault",
+            a_worker_that_meets_a_limit_is_the_images_fault,
         ),
         ("no_worker_is_left", no_worker_is_left),
     ];
@@ -438,6 +442,20 @@ fn a_lying_worker_is_not_believed() {
     let source = bundled(directory.path(), Form::Tar);
     let error = run_as(&program, source, output(directory.path()), &silent()).unwrap_err();
     assert!(error.cause.contains("did not read all parts"), "{error}");
+}
+
+fn a_worker_that_meets_a_limit_is_the_images_fault() {
+    let directory = tempfile::tempdir().unwrap();
+    make_image(directory.path());
+    let program = WorkerProgram {
+        path: "/bin/sh".into(),
+        arguments: vec!["-c".into(), "ulimit -S -t 1; while :; do :; done".into()],
+        ..WorkerProgram::own(NOBODY, NOBODY)
+    };
+    let source = bundled(directory.path(), Form::Tar);
+    let error = run_as(&program, source, output(directory.path()), &silent()).unwrap_err();
+    assert!(!error.is_retryable, "{error}");
+    assert!(error.user_reason.contains("too much time"), "{error}");
 }
 
 fn file(directory: &Path, name: &str, format: FileFormat) -> ImageSource {

@@ -115,7 +115,10 @@ fn work(socket: &UnixStream) -> Result<Done, Failure> {
         Job::ImportRaw { size_max_bytes } | Job::ImportQcow2 { size_max_bytes } => *size_max_bytes,
     };
     limit(Resource::Fsize, size_max)?;
-    limit(Resource::Cpu, CPU_SECONDS + size_max / BYTES_PER_SECOND_MIN)?;
+    // At the softer limit there is a signal that tells what happened; at the harder one there is
+    // only death.
+    let seconds = CPU_SECONDS + size_max / BYTES_PER_SECOND_MIN;
+    limits(Resource::Cpu, seconds, seconds + 10)?;
     let mut percent = 0;
     let total = match &job {
         Job::Unbundle { size_bytes, .. } => *size_bytes,
@@ -261,13 +264,15 @@ fn close_inherited() -> io::Result<()> {
 }
 
 fn limit(resource: Resource, most: u64) -> io::Result<()> {
-    Ok(setrlimit(
-        resource,
-        Rlimit {
-            current: Some(most),
-            maximum: Some(most),
-        },
-    )?)
+    limits(resource, most, most)
+}
+
+fn limits(resource: Resource, current: u64, maximum: u64) -> io::Result<()> {
+    let limits = Rlimit {
+        current: Some(current),
+        maximum: Some(maximum),
+    };
+    Ok(setrlimit(resource, limits)?)
 }
 
 fn say(mut socket: &UnixStream, report: &Report) -> io::Result<()> {

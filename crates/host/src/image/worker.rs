@@ -19,6 +19,7 @@ use std::thread;
 
 use cumulet_bundle::unbundle::{PartError, PartSource, PartsReader};
 use cumulet_domain::Digest;
+use rustix::process::Signal;
 
 use super::channel::{self, Done, Failed, Job, Report, Reports};
 use super::format::ImageFacts;
@@ -291,19 +292,14 @@ fn failure(failed: Failed) -> HostError {
 /// A worker that ended without a word: by a limit, or by something on the host.
 fn ended(status: std::process::ExitStatus) -> HostError {
     let log = format!("the image worker ended: {status}");
-    let by_limit = [
-        rustix::process::Signal::XCPU.as_raw(),
-        rustix::process::Signal::XFSZ.as_raw(),
-    ];
+    // Out of CPU time or file size; out of memory, or of stack.  The same image would do it again.
+    let by_limit = [Signal::XCPU, Signal::XFSZ, Signal::ABORT, Signal::SEGV].map(Signal::as_raw);
     if status
         .signal()
         .is_some_and(|signal| by_limit.contains(&signal))
     {
-        return HostError::permanent(
-            DOING,
-            log,
-            "The image takes too much time or room to unpack",
-        );
+        let text = "The image takes too much time or room to unpack";
+        return HostError::permanent(DOING, log, text);
     }
     retryable(log)
 }
