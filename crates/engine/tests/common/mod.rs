@@ -156,6 +156,10 @@ impl Cloud {
 struct WallClock;
 
 impl Clock for WallClock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the clock that the engine is handed"
+    )]
     fn now(&self) -> Timestamp {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Timestamp(i64::try_from(since.expect("after 1970").as_millis()).expect("in range"))
