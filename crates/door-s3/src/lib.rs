@@ -21,6 +21,7 @@ mod objects;
 mod payload;
 mod service;
 mod shared_body;
+mod signature_v2;
 mod uploads;
 mod wall;
 

@@ -17,7 +17,7 @@ use crate::errors::{Refusal, read_document};
 use crate::identity::Claim;
 use crate::payload::{header_checksums, parse_md5};
 use crate::shared_body::SharedBody;
-use crate::{BodyError, Door, Outcome, XML_BYTES_MAX};
+use crate::{BodyError, Door, Outcome, XML_BYTES_MAX, signature_v2};
 
 /// How long an XML body may take to arrive.
 const XML_TIME_MAX: Duration = Duration::from_secs(60);
@@ -108,7 +108,7 @@ async fn admit(
     body: SharedBody,
 ) -> Result<(Request<Body>, Arc<Claim>), Refusal> {
     let query = parts.uri.query();
-    check_parameter_names(query, &parts.headers)?;
+    let decoded = check_parameters(query, &parts.headers)?;
     let has = |name: &str| query.is_some_and(|query| parameters(query).any(|(key, _)| key == name));
     let is_query = !parts.headers.contains_key(header::AUTHORIZATION);
     if parts.headers.contains_key("x-amz-security-token") || has("X-Amz-Security-Token") {
@@ -126,6 +126,12 @@ async fn admit(
         }
         if credential.version == 4 {
             check_signed_headers(&parts.headers, query)?;
+        } else {
+            let bucket = door.domains.bucket(&host_of(&parts));
+            if !signature_v2::is_right(&parts, bucket.as_deref(), &decoded, &key.secret) {
+                let cause = AuthError::Mismatch { version: 2 };
+                return Err(Refusal::of_auth(&cause, is_query));
+            }
         }
     }
     let claim = Arc::new(Claim {
@@ -148,25 +154,46 @@ fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
-/// The library decodes names of parameters and the check of credentials does not: a name that is
-/// spelled in another way would be seen by one of them only.
-fn check_parameter_names(query: Option<&str>, headers: &HeaderMap) -> Result<(), Refusal> {
+/// The parameters, decoded.  Refuses what could be read in two ways: a name of signing that is
+/// spelled in another way (the library decodes names, the check of credentials does not), and a
+/// name that is there twice (the library leaves such out of what a version 2 signature covers).
+fn check_parameters(
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<Vec<(String, String)>, Refusal> {
     let has_header = headers.contains_key(header::AUTHORIZATION);
-    for (name, _) in query.into_iter().flat_map(parameters) {
-        let decoded = cumulet_wire::query::decode(name)
-            .map_err(|_| Refusal::new(400, "InvalidURI", "Couldn't parse the specified URI."))?;
-        if !AUTH_PARAMETERS.contains(&decoded.as_str()) {
-            continue;
+    let mut seen: Vec<(String, String)> = vec![];
+    let mut names = BTreeSet::new();
+    for (name, value) in query.into_iter().flat_map(parameters) {
+        let decode = |text| {
+            cumulet_wire::query::decode(text)
+                .map_err(|_| Refusal::new(400, "InvalidURI", "Couldn't parse the specified URI."))
+        };
+        let (decoded, value) = (decode(name)?, decode(value)?);
+        if AUTH_PARAMETERS.contains(&decoded.as_str()) {
+            if decoded != name {
+                let cause = AuthError::Malformed(format!("{decoded} is spelled in another way"));
+                return Err(Refusal::of_auth(&cause, true));
+            }
+            if has_header && decoded != "Expires" {
+                return Err(Refusal::of_auth(&AuthError::TwoSources, false));
+            }
         }
-        if decoded != name {
-            let cause = AuthError::Malformed(format!("{decoded} is spelled in another way"));
-            return Err(Refusal::of_auth(&cause, true));
+        if !names.insert(decoded.clone()) && !decoded.is_empty() {
+            let message = format!("The parameter {decoded} is given more than once");
+            return Err(Refusal::new(400, "InvalidArgument", message));
         }
-        if has_header && decoded != "Expires" {
-            return Err(Refusal::of_auth(&AuthError::TwoSources, false));
-        }
+        seen.push((decoded, value));
     }
-    Ok(())
+    Ok(seen)
+}
+
+/// The name by which the client reached us; HTTP/2 has no `Host` header but an authority.
+fn host_of(parts: &Parts) -> String {
+    let header = parts.headers.get(header::HOST);
+    let header = header.and_then(|value| value.to_str().ok());
+    let authority = parts.uri.authority().map(|found| found.as_str());
+    header.or(authority).unwrap_or_default().to_owned()
 }
 
 /// A V4 signature must cover the host and every `x-amz-` header, else a header could be added by
@@ -214,11 +241,8 @@ fn carries_xml(door: &Door, parts: &Parts) -> bool {
             .to_ascii_lowercase()
             .starts_with("multipart/form-data"),
         Method::PUT => {
-            let host = text("host");
-            let authority = parts.uri.authority().map_or("", |found| found.as_str());
-            let host = if host.is_empty() { authority } else { &host };
             let path = parts.uri.path().trim_start_matches('/');
-            let has_key = match door.domains.bucket(host) {
+            let has_key = match door.domains.bucket(&host_of(parts)) {
                 Some(_) => !path.is_empty(),
                 None => path.split_once('/').is_some_and(|(_, key)| !key.is_empty()),
             };
