@@ -13,7 +13,7 @@ use super::{list, text};
 const LAYERS: &[(&str, &[&str])] = &[
     ("cumulet-domain", &[]),
     ("cumulet-store", &[]),
-    ("cumulet-bundle", &["cumulet-domain"]),
+    ("cumulet-bundle", &[]),
     ("cumulet-objects", &["cumulet-domain"]),
     // The unprivileged worker that unpacks a bundle is a process of the host's.
     ("cumulet-host", &["cumulet-domain", "cumulet-bundle"]),
@@ -23,13 +23,12 @@ const LAYERS: &[(&str, &[&str])] = &[
             "cumulet-domain",
             "cumulet-store",
             "cumulet-bundle",
-            "cumulet-objects",
             "cumulet-host",
         ],
     ),
     ("cumulet-wire", &["cumulet-domain"]),
     ("cumulet-auth", &["cumulet-domain", "cumulet-wire"]),
-    ("cumulet-ec2-model", &["cumulet-domain", "cumulet-wire"]),
+    ("cumulet-ec2-model", &["cumulet-wire"]),
     (
         "cumulet-door-ec2",
         &[
@@ -45,15 +44,11 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "cumulet-domain",
             "cumulet-objects",
-            "cumulet-engine",
             "cumulet-wire",
             "cumulet-auth",
         ],
     ),
-    (
-        "cumulet-door-metadata",
-        &["cumulet-domain", "cumulet-engine", "cumulet-wire"],
-    ),
+    ("cumulet-door-metadata", &["cumulet-domain", "cumulet-wire"]),
     ("cumulet", &["*"]),
     ("cumulet-testkit", &["*"]),
     ("xtask", &[]),
