@@ -21,17 +21,18 @@
 //! its keeper.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitCode, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, ExitCode};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::FdFlags;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags};
 
+use super::client::{CLIENT_MAX, Client, Heard};
 use super::clock::now;
 use super::protocol::{
     self, Answer, CONSOLE_DESCRIPTOR, CONTROL_SOCKET, EXIT_FILE, ExitRecord, Job, KEEPER_FILE,
@@ -39,6 +40,7 @@ use super::protocol::{
 };
 use super::qmp::{self, Event, Message};
 use super::ring;
+use super::spawn::{close_inherited, start_qemu, take};
 use crate::api::{Exit, ExitCause};
 use crate::durable;
 
@@ -46,12 +48,12 @@ use crate::durable;
 const START_MAX: Duration = Duration::from_secs(60);
 /// Until QEMU must be gone after it was told to quit.
 const QUIT_MAX: Duration = Duration::from_secs(10);
-/// Until a connected server must have said what it wants.
-const CLIENT_MAX: Duration = Duration::from_secs(5);
 const CLIENTS_MAX: usize = 8;
-const REQUEST_BYTES_MAX: usize = 4096;
 /// How much of QEMU's complaints is kept.
 const COMPLAINT_BYTES_MAX: usize = 2048;
+/// The power button is pressed again and again, since a guest that is still coming up hears
+/// nothing, and one that is going down does not mind.
+const PRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs as keeper; called by the program when it is started as `cumulet keep`, before anything
 /// else.  Standard input is the socket of the server that started it.
@@ -117,71 +119,9 @@ fn run() -> io::Result<()> {
             until: Instant::now() + START_MAX,
         },
         is_resetting: false,
+        press_at: None,
     };
     keeper.watch()
-}
-
-/// Nothing that the server had open by mistake lives as long as a guest.
-fn close_inherited() -> io::Result<()> {
-    let numbers: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
-    for number in numbers.into_iter().filter(|it| *it > 2) {
-        // The directory's own descriptor is closed already.
-        let _ = nix::unistd::close(number);
-    }
-    Ok(())
-}
-
-fn take(named: &mut Vec<(String, OwnedFd)>, name: &str) -> io::Result<OwnedFd> {
-    let at = named.iter().position(|(it, _)| it == name);
-    at.map(|at| named.swap_remove(at).1)
-        .ok_or_else(|| io::Error::other(format!("the server sent no descriptor {name}")))
-}
-
-#[expect(
-    unsafe_code,
-    reason = "the signal at the parent's death can only be asked for between fork and exec"
-)]
-fn start_qemu(
-    program: &str,
-    arguments: &[String],
-    named: &[(String, OwnedFd)],
-) -> io::Result<Child> {
-    let mut command = Command::new(program);
-    for argument in arguments {
-        command.arg(fill_in(argument, named)?);
-    }
-    command
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    // SAFETY: the closure runs in the forked child of a single-threaded process and makes one
-    // system call; it allocates nothing and takes no lock.
-    unsafe {
-        command.pre_exec(|| {
-            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-                .map_err(io::Error::from)
-        });
-    }
-    command
-        .spawn()
-        .map_err(|cause| io::Error::other(format!("starting {program}: {cause}")))
-}
-
-/// Puts descriptors' numbers for `%name%`.
-fn fill_in(argument: &str, named: &[(String, OwnedFd)]) -> io::Result<String> {
-    let mut filled = argument.to_owned();
-    for (name, descriptor) in named {
-        filled = filled.replace(&format!("%{name}%"), &descriptor.as_raw_fd().to_string());
-    }
-    if filled.contains('%') {
-        return Err(io::Error::other(format!(
-            "no descriptor for {argument:?} was sent"
-        )));
-    }
-    Ok(filled)
 }
 
 /// What the guest is meant to do.
@@ -223,12 +163,6 @@ const CAPABILITIES_ID: u64 = 1;
 const FIRST_CONTINUE_ID: u64 = 2;
 const OTHER_ID: u64 = 3;
 
-struct Client {
-    stream: UnixStream,
-    request: Vec<u8>,
-    until: Instant,
-}
-
 struct Keeper {
     qemu: Child,
     pidfd: OwnedFd,
@@ -243,6 +177,8 @@ struct Keeper {
     intent: Intent,
     /// The guest went down and was reset; it is continued when the reset is done.
     is_resetting: bool,
+    /// When to press the power button again, while a guest is to go down.
+    press_at: Option<Instant>,
 }
 
 impl Keeper {
@@ -278,10 +214,13 @@ impl Keeper {
         polled.extend(
             self.clients
                 .iter()
-                .map(|it| PollFd::new(&it.stream, PollFlags::IN)),
+                .map(|it| PollFd::new(it.descriptor(), PollFlags::IN)),
         );
         let deadlines = self.clients.iter().map(|it| it.until);
-        let next = deadlines.chain(self.intent.deadline()).min();
+        let next = deadlines
+            .chain(self.intent.deadline())
+            .chain(self.press_at)
+            .min();
         let timeout = next.map(|it| it.saturating_duration_since(Instant::now()));
         let timeout = timeout.map(|it| {
             Timespec::try_from(it + Duration::from_millis(1)).unwrap_or(Timespec {
@@ -446,14 +385,7 @@ impl Keeper {
     fn hear_clients(&mut self) -> io::Result<()> {
         while self.clients.len() < CLIENTS_MAX {
             match self.control.accept() {
-                Ok((stream, _)) => {
-                    stream.set_nonblocking(true)?;
-                    self.clients.push(Client {
-                        stream,
-                        request: vec![],
-                        until: Instant::now() + CLIENT_MAX,
-                    });
-                }
+                Ok((stream, _)) => self.clients.push(Client::new(stream)?),
                 Err(_) => break,
             }
         }
@@ -472,9 +404,7 @@ impl Keeper {
                             detail: "this keeper does not know that request".into(),
                         },
                     };
-                    let mut line = serde_json::to_vec(&answer)?;
-                    line.push(b'\n');
-                    let _ = client.stream.write_all(&line);
+                    client.answer(&answer);
                 }
             }
         }
@@ -490,7 +420,7 @@ impl Keeper {
                 self.intent = Intent::Reboot {
                     until: until(*patience_ms),
                 };
-                self.tell("system_powerdown", OTHER_ID);
+                self.press();
             }
             (Request::Stop { patience_ms: 0 }, _) => self.finish(ExitCause::Requested)?,
             (Request::Stop { patience_ms }, before) => {
@@ -499,13 +429,28 @@ impl Keeper {
                     until = until.min(earlier);
                 }
                 self.intent = Intent::Stop { until };
-                self.tell("system_powerdown", OTHER_ID);
+                self.press();
             }
         }
         Ok(())
     }
 
+    fn press(&mut self) {
+        self.press_at = Some(Instant::now() + PRESS_EVERY);
+        self.tell("system_powerdown", OTHER_ID);
+    }
+
     fn mind_time(&mut self) -> io::Result<()> {
+        if self.press_at.is_some_and(|it| it <= Instant::now()) {
+            match self.intent {
+                Intent::Reboot { .. } | Intent::Stop { .. } if !self.is_resetting => self.press(),
+                Intent::Start { .. }
+                | Intent::Run
+                | Intent::Reboot { .. }
+                | Intent::Stop { .. }
+                | Intent::Quit { .. } => self.press_at = None,
+            }
+        }
         if self.intent.deadline().is_none_or(|it| it > Instant::now()) {
             return Ok(());
         }
@@ -555,38 +500,6 @@ impl Keeper {
             Intent::Start { .. } => Err(io::Error::other(detail)),
             Intent::Run | Intent::Reboot { .. } | Intent::Stop { .. } => {
                 write_exit(ExitCause::Crashed { detail })
-            }
-        }
-    }
-}
-
-enum Heard {
-    Nothing,
-    End,
-    /// `None` if it could not be understood.
-    Request(Option<Request>),
-}
-
-impl Client {
-    fn read(&mut self) -> Heard {
-        let mut buffer = [0; 1024];
-        loop {
-            match self.stream.read(&mut buffer) {
-                Ok(0) => return Heard::End,
-                Ok(length) => {
-                    self.request
-                        .extend_from_slice(buffer.get(..length).unwrap_or_default());
-                    if let Some(end) = self.request.iter().position(|it| *it == b'\n') {
-                        let line = self.request.get(..end).unwrap_or_default();
-                        return Heard::Request(serde_json::from_slice(line).ok());
-                    }
-                    if self.request.len() > REQUEST_BYTES_MAX {
-                        return Heard::End;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Nothing,
-                Err(_) => return Heard::End,
             }
         }
     }

@@ -7,6 +7,7 @@
 //! should exist.
 
 mod acceleration;
+mod client;
 mod clock;
 mod command;
 pub mod keeper;
@@ -14,6 +15,7 @@ mod protocol;
 mod qmp;
 pub mod ring;
 mod run_dir;
+mod spawn;
 mod start;
 
 use std::ffi::OsString;

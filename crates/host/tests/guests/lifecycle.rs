@@ -163,6 +163,15 @@ pub(crate) fn powers_off_unwatched(place: &Place) {
     assert_eq!(cause(&cloud.state(&server)), &ExitCause::GuestShutdown);
 }
 
+pub(crate) fn reboots_itself(place: &Place) {
+    let cloud = Cloud::new(place, "again");
+    let server = cloud.server();
+    cloud.start(&server);
+    let before = cloud.state(&server);
+    cloud.await_console(&server, "guest: again", 1);
+    assert_eq!(cloud.state(&server), before);
+}
+
 pub(crate) fn panics(place: &Place) {
     let cloud = Cloud::new(place, "panic");
     let server = cloud.server();

@@ -32,6 +32,7 @@ const TESTS: &[Test] = &[
         "a_guest_may_power_off_while_no_server_runs",
         lifecycle::powers_off_unwatched,
     ),
+    ("a_guest_may_reboot_itself", lifecycle::reboots_itself),
     ("a_panic_is_reported", lifecycle::panics),
     (
         "a_killed_qemu_or_keeper_is_a_crash",

@@ -37,6 +37,14 @@ $B echo "guest: links are $($B ls /sys/class/net | $B tr '\n' ' ')"
 $B mkswap /dev/sda3 >/dev/null && $B swapon /dev/sda3 && $B echo "guest: swap works"
 case "$($B cat /mnt/openssh_id.pub)" in
 *" off") $B poweroff -f ;;
+*" again")
+    if [ ! -f /mnt/again ]; then
+        $B touch /mnt/again
+        $B umount /mnt
+        $B reboot -f
+    fi
+    $B echo "guest: again"
+    ;;
 *" panic") $B echo c >/proc/sysrq-trigger ;;
 *" idle")
     for event in /dev/input/event*; do
@@ -103,7 +111,7 @@ pub(crate) struct Cloud {
 }
 
 impl Cloud {
-    /// `task` is what the guest shall do: idle, off, panic or deaf.
+    /// `task` is what the guest shall do: idle, off, panic, again (reboot once) or deaf.
     pub(crate) fn new(place: &Place, task: &str) -> Self {
         Self::without_disk(place, task).with_disk(place)
     }
