@@ -310,17 +310,17 @@ impl Inner {
             let tap = tap_of(port.instance);
             let element = Element::of(port);
             let link = namespace::link_index(&tap)?;
-            let mut stale = vec![];
-            if let Some(link) = link {
-                if self.leases.lock().get(&link) == Some(port) {
-                    return Ok(());
-                }
-                stale = ground::read_elements()?;
-                stale.retain(|other| other.tap == tap && *other != element);
-            } else {
+            if let Some(link) = link
+                && self.leases.lock().get(&link) == Some(port)
+            {
+                return Ok(());
+            }
+            if link.is_none() {
                 tap::ensure(&tap)?;
             }
-            set_up_tap(&doing, &tap, port, &stale, plan.gateway)?;
+            set_settings(&tap)?;
+            let stale = admit(&doing, &element, link.is_none())?;
+            bring_up(&doing, port, &element, &stale, plan.gateway)?;
             if let Some(link) = namespace::link_index(&tap)? {
                 self.leases.lock().insert(link, port.clone());
             }
@@ -400,24 +400,46 @@ impl Inner {
     }
 }
 
-/// In the namespace: settings and rules of a tap, and only then the tap up and its route.
-fn set_up_tap(
-    doing: &str,
-    tap: &str,
-    port: &Port,
-    stale: &[Element],
-    gateway: Ipv4Addr,
-) -> Result<()> {
+/// Settings of a tap, in the caller's namespace: the guest believes that the whole range is on its
+/// link; we answer for all of it, at once.
+fn set_settings(tap: &str) -> Result<()> {
     for (name, value) in [
-        // The guest believes that the whole range is on its link; we answer for all of it, at once.
         (format!("conf/{tap}/proxy_arp"), "1"),
         (format!("neigh/{tap}/proxy_delay"), "0"),
         (format!("conf/{tap}/rp_filter"), "1"),
     ] {
         namespace::set_sysctl(&format!("ipv4/{name}"), value)?;
     }
-    let element = Element::of(port);
-    nft(doing, &rules::elements_change(stale, Some(&element)))?;
+    Ok(())
+}
+
+/// Loads the rules of a tap and returns what they replaced.
+///
+/// A new tap usually replaces nothing.  Otherwise, and where a removal was cut short and left the
+/// address with a tap that is gone, the elements are read and the stale ones taken out.
+fn admit(doing: &str, element: &Element, is_new: bool) -> Result<Vec<Element>> {
+    if is_new && nft(doing, &rules::elements_change(&[], Some(element))).is_ok() {
+        return Ok(vec![]);
+    }
+    let taps = namespace::links()?;
+    let mut stale = ground::read_elements()?;
+    stale.retain(|other| {
+        let is_left = other.address == element.address && !taps.contains(&other.tap);
+        other != element && (other.tap == element.tap || is_left)
+    });
+    nft(doing, &rules::elements_change(&stale, Some(element)))?;
+    Ok(stale)
+}
+
+/// The tap up, with its route and neighbour; its rules are loaded.
+fn bring_up(
+    doing: &str,
+    port: &Port,
+    element: &Element,
+    stale: &[Element],
+    gateway: Ipv4Addr,
+) -> Result<()> {
+    let tap = &element.tap;
     let mut lines = String::new();
     for other in stale.iter().filter(|other| other.address != port.address) {
         // The old address of this tap: `flush` does not mind when it is gone.
@@ -428,7 +450,7 @@ fn set_up_tap(
         ));
     }
     lines.push_str(&format!("link set dev {tap} alias {}\n", port.instance));
-    lines.push_str(&ground::tap_up(&element, gateway));
+    lines.push_str(&ground::tap_up(element, gateway));
     ip_batch(doing, &lines)
 }
 

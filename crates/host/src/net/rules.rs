@@ -7,8 +7,13 @@
 //! tap -> prerouting (before connection tracking): own link, own MAC, own address, or DHCP; else dropped
 //!         |-> input:   DHCP, metadata, doors, echo; else dropped
 //!         `-> forward: only to the uplink, never to what guests must not reach
-//! uplink -> forward: to any guest; the host's own table lets only the host itself come here
+//! uplink -> forward: from the host itself to any guest, and answers to guests; else dropped
 //! ```
+//!
+//! The kernel remembers connections longer than instances live, and addresses
+//! are given out again.  Each connection therefore carries the mark of the
+//! instance that it was last used by, and what comes in on it passes only while
+//! the address belongs to that instance.
 //!
 //! On the host one table masquerades what leaves, keeps guests from every
 //! address of the host, and keeps everybody but the host itself from the guests.
@@ -79,6 +84,20 @@ impl Element {
                 "{verb} element {family} {TABLE} macs {{ \"{tap}\" . {mac} }}"
             );
         }
+        let mark = self.mark();
+        let _ = writeln!(
+            text,
+            "{verb} element inet {TABLE} marks {{ {address} : {mark} }}\n\
+             {verb} element inet {TABLE} current {{ {address} . {mark} }}"
+        );
+    }
+
+    /// The mark of this instance's connections: a hash of its tap's name (FNV-1a), so that a later
+    /// instance with the same address has another one.
+    fn mark(&self) -> u32 {
+        self.tap.bytes().fold(0x811c_9dc5, |hash: u32, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        })
     }
 }
 
@@ -150,6 +169,7 @@ fn set_of<T: ToString>(values: &[T]) -> String {
 /// The whole of the namespace's tables, with `elements` in their sets.
 pub(super) fn inside(config: &NetConfig, elements: &[Element]) -> String {
     let gateway = config.plan.gateway;
+    let host = config.plan.uplink_host;
     let limit = config.connections_per_port_max;
     let doors = if config.doors_inside.is_empty() {
         String::new()
@@ -178,6 +198,8 @@ delete table arp {TABLE}
 table inet {TABLE} {{
     set ports {{ type ifname . ether_addr . ipv4_addr; }}
     set macs {{ type ifname . ether_addr; }}
+    map marks {{ type ipv4_addr : mark; }}
+    set current {{ type ipv4_addr . mark; }}
     set connections {{ type ipv4_addr; size 65535; flags dynamic; }}
     chain prerouting {{
         type filter hook prerouting priority raw; policy drop;
@@ -201,11 +223,17 @@ table inet {TABLE} {{
         {names}
         ip daddr {gateway} icmp type echo-request accept
     }}
+    chain from_uplink {{
+        ct state established,related ip daddr . ct mark @current accept
+        ct state new ip saddr {host} oifname != "{UPLINK}" ct mark set ip daddr map @marks accept
+        drop
+    }}
     chain forward {{
         type filter hook forward priority filter; policy drop;
-        ct state vmap {{ established : accept, related : accept, invalid : drop }}
-        iifname "{UPLINK}" oifname != "{UPLINK}" accept
-        iifname "{UPLINK}" drop
+        ct state invalid drop
+        iifname "{UPLINK}" jump from_uplink
+        ct mark set ip saddr map @marks
+        ct state established,related accept
         oifname != "{UPLINK}" drop
         ip daddr {never} drop
         {private}

@@ -6,7 +6,8 @@ mod names;
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use cumulet_host::api::Network;
 use cumulet_host::net::{METADATA, inventory, uninstall};
@@ -369,7 +370,77 @@ fn a_port_takes_the_address_it_is_given_last() {
         assert!(guest.can_ping(WORLD) && host_can_ping(port.address));
         let rules = sh(&format!("ip netns exec cumulet-{ONE} nft list ruleset"));
         assert!(!rules.contains("10.210.0.4"), "{rules}");
-        port.address = config.plan.gateway;
-        assert!(block_on(network.ensure_port(&port)).is_err());
+        // A removal that was cut short: the tap is gone and its rules are not.
+        sh(&format!(
+            "ip -n cumulet-{ONE} link del $(ip -n cumulet-{ONE} -o link | grep -o 't[0-9a-v]\\{{14\\}}:' | tr -d :)"
+        ));
+        guest.end();
+        let mut next = support::port(&config, 9);
+        let guest = Guest::with_lease(&network, &next);
+        assert!(guest.can_ping(WORLD) && host_can_ping(next.address));
+        next.address = config.plan.gateway;
+        assert!(block_on(network.ensure_port(&next)).is_err());
+    });
+}
+
+#[test]
+fn connections_of_an_instance_end_with_it() {
+    on_a_host(|| {
+        let config = config(ONE, 210);
+        let network = network(&config);
+        let first = port(&config, 4);
+        let second = cumulet_host::api::Port {
+            instance: support::instance(77),
+            ..first.clone()
+        };
+        let world = support::inside("outside", || UdpSocket::bind((WORLD, 9_000)).unwrap());
+        world
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        let listen = |guest: &Guest| {
+            let socket = guest.inside(|| UdpSocket::bind("0.0.0.0:5000").unwrap());
+            socket
+                .set_read_timeout(Some(Duration::from_secs(10)))
+                .unwrap();
+            socket
+        };
+        let mut buffer = [0; 16];
+
+        let guest = Guest::with_lease(&network, &first);
+        let socket = listen(&guest);
+        socket.send_to(b"begin", (WORLD, 9_000)).unwrap();
+        let (_, peer) = world.recv_from(&mut buffer).unwrap();
+        world.send_to(b"one", peer).unwrap();
+        assert_eq!(socket.recv(&mut buffer).unwrap(), 3, "answers come in");
+        block_on(network.ensure_ground()).unwrap();
+        world.send_to(b"two!", peer).unwrap();
+        assert_eq!(
+            socket.recv(&mut buffer).unwrap(),
+            4,
+            "also after the rules were loaded again"
+        );
+        drop(socket);
+        guest.end();
+        block_on(network.ensure_port_absent(first.instance)).unwrap();
+
+        let guest = Guest::with_lease(&network, &second);
+        let socket = listen(&guest);
+        world.send_to(b"stale", peer).unwrap();
+        // What is sent after it arrives, and the stale message did not before.
+        let host = UdpSocket::bind("0.0.0.0:0").unwrap();
+        host.send_to(b"host", (second.address, 5_000)).unwrap();
+        assert_eq!(
+            socket.recv(&mut buffer).unwrap(),
+            4,
+            "not the message to the instance before"
+        );
+        socket.send_to(b"begin", (WORLD, 9_000)).unwrap();
+        let (_, peer) = world.recv_from(&mut buffer).unwrap();
+        world.send_to(b"three", peer).unwrap();
+        assert_eq!(
+            socket.recv(&mut buffer).unwrap(),
+            5,
+            "it may use the same connection itself"
+        );
     });
 }
