@@ -206,6 +206,46 @@ pub(crate) fn killed_processes_are_crashes(place: &Place) {
     }
 }
 
+/// Killed at several moments: whatever it had done, the next server makes it one whole guest.
+pub(crate) fn server_killed_while_starting(place: &Place) {
+    let cloud = Cloud::new(place, "deaf");
+    let id = cloud.spec.instance;
+    for moment_ms in [0, 10, 20, 40, 60, 80, 120, 160, 240, 400, 800] {
+        let mut process = cloud.server_process();
+        std::thread::sleep(std::time::Duration::from_millis(moment_ms));
+        process.kill().expect("it is our child");
+        process.wait().expect("it is our child");
+
+        let server = cloud.server();
+        let until = std::time::Instant::now() + crate::support::PATIENCE;
+        loop {
+            // As the engine does: look, start, look again; an error is "unknown".
+            let looked = cloud.runtime.block_on(server.observe(id));
+            if matches!(looked, Ok(VmState::Running { .. })) {
+                break;
+            }
+            assert!(std::time::Instant::now() < until, "{looked:?}");
+            let _ = cloud
+                .runtime
+                .block_on(server.ensure_started(&cloud.spec, tap()));
+        }
+        assert_eq!(cloud.processes().len(), 2, "after {moment_ms} ms");
+        cloud
+            .runtime
+            .block_on(server.ensure_stopped(id, Stop::Now))
+            .expect("the guest stops");
+        cloud.await_no_processes();
+        assert_eq!(cause(&cloud.state(&server)), &ExitCause::Requested);
+        // Half the rounds begin with the leavings of the one before.
+        if moment_ms % 20 == 0 {
+            cloud
+                .runtime
+                .block_on(server.ensure_removed(id))
+                .expect("the directory goes");
+        }
+    }
+}
+
 pub(crate) fn refused_start_leaves_nothing(place: &Place) {
     let mut cloud = Cloud::new(place, "idle");
     let server = cloud.server();

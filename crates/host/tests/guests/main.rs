@@ -43,6 +43,10 @@ const TESTS: &[Test] = &[
         lifecycle::refused_start_leaves_nothing,
     ),
     (
+        "a_server_killed_while_starting_leaves_one_guest_or_none",
+        lifecycle::server_killed_while_starting,
+    ),
+    (
         "an_imported_disk_boots_through_firmware",
         images::disk_boots_through_firmware,
     ),
@@ -63,6 +67,12 @@ fn main() -> ExitCode {
     }
     if arguments.first().is_some_and(|it| it == "image-worker") {
         return cumulet_host::image::worker_main();
+    }
+    if let [word, data, spec] = &arguments[..]
+        && word == support::START_WORD
+    {
+        support::start_in_this_process(data.as_ref(), spec);
+        return ExitCode::SUCCESS;
     }
     let wanted: Vec<&Test> = TESTS
         .iter()

@@ -178,15 +178,17 @@ impl Cloud {
     /// A server that has just come up.
     pub(crate) fn server(&self) -> QemuVms {
         let _inside = self.runtime.enter();
-        QemuVms::open(QemuConfig {
-            data_directory: self.data.path().to_owned(),
-            keeper: cumulet_host::vm::KeeperProgram::default(),
-            qemu: find_qemu().expect("QEMU is installed"),
-            acceleration: Acceleration::Emulated {
-                reason: "for the test".into(),
-            },
-        })
-        .expect("a server")
+        server(self.data.path())
+    }
+
+    /// A server in a process of its own that starts the instance; to be killed.
+    pub(crate) fn server_process(&self) -> std::process::Child {
+        Command::new("/proc/self/exe")
+            .arg(START_WORD)
+            .arg(self.data.path())
+            .arg(serde_json::to_string(&self.spec).expect("a spec is plain data"))
+            .spawn()
+            .expect("a process")
     }
 
     pub(crate) fn start(&self, server: &QemuVms) {
@@ -256,6 +258,34 @@ impl Cloud {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+fn server(data: &Path) -> QemuVms {
+    QemuVms::open(QemuConfig {
+        data_directory: data.to_owned(),
+        keeper: cumulet_host::vm::KeeperProgram::default(),
+        qemu: find_qemu().expect("QEMU is installed"),
+        acceleration: Acceleration::Emulated {
+            reason: "for the test".into(),
+        },
+    })
+    .expect("a server")
+}
+
+/// What [`Cloud::server_process`] is started with.
+pub(crate) const START_WORD: &str = "start-in-this-process";
+
+pub(crate) fn start_in_this_process(data: &Path, spec: &str) {
+    let spec: VmSpec = serde_json::from_str(spec).expect("a spec");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let server = server(data);
+        server
+            .ensure_started(&spec, tap())
+            .await
+            .expect("the guest starts");
+        std::future::pending::<()>().await;
+    });
 }
 
 impl Drop for Cloud {
