@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cumulet_auth::{certificates, keys};
 use cumulet_domain::accounts::{Account, Certificate, User};
 use cumulet_domain::images::{BootKind, Image, Preparation};
-use cumulet_domain::{AccountId, Error, ImageId, KernelId, Resource, Timestamp};
+use cumulet_domain::{AccountId, Digest, Error, ImageId, KernelId, Resource, Timestamp};
 use cumulet_engine::Engine;
 use cumulet_engine::environment::Entropy;
 use cumulet_engine::images::StoredBytes;
@@ -637,22 +637,40 @@ async fn import_image(engine: &Engine, import: Import) -> Result<Value, Error> {
         Some(ImportKind::Rootfs) => kind == BootKind::Rootfs,
         Some(ImportKind::Disk) => kind == BootKind::Disk,
     };
-    if !is_as_said {
+    let added = if is_as_said {
+        let bytes = StoredBytes {
+            digest: stored.digest,
+            size_bytes: stored.size_bytes,
+            kind,
+        };
+        engine
+            .add_stored_image(account.id, import.name, import.is_public, bytes)
+            .await
+    } else {
         let message = match kind {
             BootKind::Rootfs => "The file is a root file system, not a disk",
             BootKind::Disk => "The file is a disk with partitions, not a root file system",
         };
-        return Err(Error::invalid("kind", message));
-    }
-    let bytes = StoredBytes {
-        digest: stored.digest,
-        size_bytes: stored.size_bytes,
-        kind,
+        Err(Error::invalid("kind", message))
     };
-    let image = engine
-        .add_stored_image(account.id, import.name, import.is_public, bytes)
-        .await?;
-    Ok(show_image(&image))
+    match added {
+        Ok(image) => Ok(show_image(&image)),
+        Err(refused) => {
+            forget_bytes(engine, stored.digest).await;
+            Err(refused)
+        }
+    }
+}
+
+/// Removes bytes that no image has: those of an import that was refused.
+async fn forget_bytes(engine: &Engine, digest: Digest) {
+    let has = |image: &Arc<Image>| matches!(image.preparation, Preparation::Ready { digest: theirs, .. } if theirs == digest);
+    if engine.snapshot().images.values().any(has) {
+        return;
+    }
+    if let Err(error) = engine.host().disks.ensure_image_absent(digest).await {
+        tracing::warn!(%error, "the bytes of a refused image were left behind");
+    }
 }
 
 /// An image as operators see it.

@@ -11,6 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
@@ -20,6 +21,8 @@ use crate::config::Limits;
 
 /// Streams of one HTTP/2 connection.
 const STREAMS_MAX: u32 = 100;
+/// How long bytes of an answer may wait for a client to take them.
+const UNREAD_MS_MAX: u32 = 120_000;
 /// Wait after a failed accept: out of descriptors does not mend itself at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -45,6 +48,9 @@ impl Accept for TcpListener {
         let (stream, _) = TcpListener::accept(self).await?;
         // Answers are written whole: waiting for more would only delay them.
         stream.set_nodelay(true)?;
+        // A client that is gone, or that reads no more of its answer, must not keep its place.
+        sockopt::set_socket_keepalive(&stream, true)?;
+        sockopt::set_tcp_user_timeout(&stream, UNREAD_MS_MAX)?;
         Ok(stream)
     }
 }
