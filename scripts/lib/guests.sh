@@ -2,11 +2,11 @@
 # shellcheck shell=bash
 shopt -s inherit_errexit
 #
-# Every function prints the path of an image.  Images are kept in $CUMULET_CACHE (default
+# Every function prints the path of an image.  Images are kept in $GUESTS_CACHE (default
 # target/guests), named by a digest of what went in, and never changed afterwards.
 
 guests_folder() {
-  local folder=${CUMULET_CACHE:-target/guests}
+  local folder=${GUESTS_CACHE:-target/guests}
   mkdir -p "$folder"
   (cd "$folder" && pwd)
 }

@@ -88,6 +88,12 @@ impl Cloud {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(arguments);
+        // What the surroundings set is not the test's.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("CUMULET_") {
+                command.env_remove(name);
+            }
+        }
         command.env("CUMULET_DATA_DIR", self.data_directory());
         command.env("CUMULET_BOOTSTRAP_ACCOUNT_ID", ACCOUNT);
         command.env("CUMULET_BOOTSTRAP_ACCESS_KEY_ID", ACCESS_KEY_ID);

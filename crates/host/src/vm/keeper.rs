@@ -74,6 +74,7 @@ pub fn keeper_main() -> ExitCode {
 fn run() -> io::Result<()> {
     close_inherited()?;
     rustix::process::setsid()?;
+    rustix::thread::set_no_new_privs(true)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let (job, descriptors) = protocol::receive::<Job>(io::stdin())?;
     let mut named: Vec<(String, OwnedFd)> = job.descriptors.into_iter().zip(descriptors).collect();

@@ -1,0 +1,11 @@
+//! Tests on real guests: the program, QEMU, the kernel's network, Debian's own images.
+//!
+//! They need root.  Each test has clouds of its own and leaves nothing behind.
+
+mod bundles;
+mod clients;
+mod crash;
+mod debian;
+mod harness;
+mod host;
+mod privileges;
