@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cumulet_testkit::Cloud;
@@ -35,8 +35,10 @@ impl Random {
 struct Acknowledged {
     launched: BTreeSet<String>,
     terminated: BTreeSet<String>,
-    /// Launches by client token: what was answered, if an answer came.
-    tokens: BTreeMap<String, Option<BTreeSet<String>>>,
+    /// Terminations that were sent, answered or not.
+    asked_to_end: BTreeSet<String>,
+    /// Launches by round and step: what was answered, if an answer came.
+    launches: BTreeMap<(u32, u32), Option<BTreeSet<String>>>,
 }
 
 #[test]
@@ -88,10 +90,17 @@ fn torment(cloud: &mut Cloud, ami: &str, mut random: Random, number: u64) {
             .join()
             .expect("the worker saw only answers that it may see");
         cloud.restart();
-        let mut known = known.lock().expect("no panic before");
+        let mut known = lock(&known);
         settle_lost_launches(&cloud.ec2(), ami, &mut known);
         check(cloud, &known, &format!("cloud {number}, round {round}"));
     }
+    let known = lock(&known);
+    let (launched, terminated) = (known.launched.len(), known.terminated.len());
+    println!("cloud {number}: {launched} launched, {terminated} terminated, {ROUNDS} kills");
+    assert!(
+        launched + terminated > ROUNDS as usize,
+        "the server was hardly used between the kills"
+    );
 }
 
 /// Launches, reboots and terminates until the server is gone.
@@ -103,12 +112,12 @@ fn work(
     stop: &AtomicBool,
     round: u32,
 ) {
-    for step in 0.. {
+    for step in 0_u32.. {
         if stop.load(Ordering::Relaxed) {
             return;
         }
         let live: Vec<String> = {
-            let known = known.lock().expect("no panic before");
+            let known = lock(known);
             known
                 .launched
                 .difference(&known.terminated)
@@ -117,25 +126,21 @@ fn work(
         };
         let choice = random.below(10);
         let done = if live.is_empty() || (choice < 5 && live.len() < LIVE_MAX) {
-            let token = format!("token-{round}-{step}");
-            known
-                .lock()
-                .expect("no panic before")
-                .tokens
-                .insert(token.clone(), None);
-            launch(ec2, ami, &token).map(|ids| {
-                let mut known = known.lock().expect("no panic before");
+            let name = (round, step);
+            lock(known).launches.insert(name, None);
+            launch(ec2, ami, name).map(|ids| {
+                let mut known = lock(known);
                 known.launched.extend(ids.iter().cloned());
-                known.tokens.insert(token, Some(ids));
+                known.launches.insert(name, Some(ids));
             })
         } else {
             let index = usize::try_from(random.below(live.len() as u64)).expect("small");
             let id = live[index].as_str();
             if choice < 8 {
+                lock(known).asked_to_end.insert(id.to_owned());
                 ec2.call("TerminateInstances", &[("InstanceId.1", id)])
                     .map(|_| {
-                        let mut known = known.lock().expect("no panic before");
-                        known.terminated.insert(id.to_owned());
+                        lock(known).terminated.insert(id.to_owned());
                     })
             } else {
                 ec2.call("RebootInstances", &[("InstanceId.1", id)])
@@ -150,13 +155,18 @@ fn work(
     }
 }
 
-fn launch(ec2: &Ec2, ami: &str, token: &str) -> Result<BTreeSet<String>, CallError> {
+fn lock(known: &Mutex<Acknowledged>) -> MutexGuard<'_, Acknowledged> {
+    known.lock().expect("no panic before")
+}
+
+fn launch(ec2: &Ec2, ami: &str, name: (u32, u32)) -> Result<BTreeSet<String>, CallError> {
+    let token = format!("round {} step {}", name.0, name.1);
     let parameters = [
         ("ImageId", ami),
         ("MinCount", "1"),
         ("MaxCount", "1"),
         ("InstanceType", "t2.nano"),
-        ("ClientToken", token),
+        ("ClientToken", &token),
     ];
     let answer = ec2.call("RunInstances", &parameters)?;
     Ok(answer
@@ -168,24 +178,21 @@ fn launch(ec2: &Ec2, ami: &str, token: &str) -> Result<BTreeSet<String>, CallErr
 /// A launch whose answer was lost is asked again under its token: now there is an answer, and a
 /// launch that was answered before answers the same.
 fn settle_lost_launches(ec2: &Ec2, ami: &str, known: &mut Acknowledged) {
-    let tokens: Vec<_> = known
-        .tokens
-        .iter()
-        .map(|(token, ids)| (token.clone(), ids.clone()))
-        .collect();
-    for (token, before) in tokens.into_iter().rev().take(6) {
-        if before
-            .as_ref()
-            .is_some_and(|ids| ids.iter().any(|id| known.terminated.contains(id)))
-        {
-            continue;
-        }
-        let ids = launch(ec2, ami, &token).expect("a launch asked again");
+    let mut launches: Vec<_> = known.launches.clone().into_iter().collect();
+    // All that were lost, and the newest of the others.
+    let newest = launches.len().saturating_sub(6);
+    let mut index = 0;
+    launches.retain(|(_, ids)| {
+        index += 1;
+        ids.is_none() || index > newest
+    });
+    for (name, before) in launches {
+        let ids = launch(ec2, ami, name).expect("a launch asked again");
         if let Some(before) = before {
             assert_eq!(ids, before, "the same token answers the same");
         }
         known.launched.extend(ids.iter().cloned());
-        known.tokens.insert(token, Some(ids));
+        known.launches.insert(name, Some(ids));
     }
 }
 
@@ -209,7 +216,7 @@ fn check(cloud: &Cloud, known: &Acknowledged, moment: &str) {
             "{moment}: {instance:?} was terminated"
         );
         assert!(
-            must_end || !is_ending || was_asked(known, instance),
+            !is_ending || known.asked_to_end.contains(&instance.id),
             "{moment}: {instance:?} ended"
         );
     }
@@ -232,10 +239,4 @@ fn check(cloud: &Cloud, known: &Acknowledged, moment: &str) {
         });
     }));
     assert!(outcome.is_ok(), "{what}, but:\n{last}");
-}
-
-/// A termination that was asked for and whose answer was lost may have happened.
-fn was_asked(known: &Acknowledged, instance: &Described) -> bool {
-    known.launched.contains(&instance.id)
-        && (instance.reason.is_empty() || instance.reason.contains("User initiated"))
 }
