@@ -15,10 +15,15 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use cumulet_auth::seal::KEY_LEN;
 use zeroize::Zeroizing;
+
+/// How long a lock is waited for that no living server seems to hold.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Another process has the directory open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,13 +65,7 @@ impl DataDir {
             .mode(0o600)
             .open(path.join("lock"))
             .with_context(|| format!("{} cannot be written to", path.display()))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(InUse(path).into()),
-            Err(TryLockError::Error(cause)) => {
-                return Err(cause).context("the data directory cannot be locked");
-            }
-        }
+        take(&lock, &path)?;
         let cloud_id = cloud_id(&path)?;
         Ok(Self {
             path,
@@ -117,6 +116,35 @@ impl DataDir {
                 Ok(key)
             }
             Err(cause) => Err(cause).with_context(|| format!("{} cannot be read", file.display())),
+        }
+    }
+}
+
+/// Takes the lock.  A server that was just killed may leave it held for a moment: a child that it
+/// was about to start has a copy of every descriptor until it becomes another program.  So it is
+/// waited for, unless a server answers.
+fn take(lock: &File, path: &Path) -> anyhow::Result<()> {
+    let until = Instant::now() + LOCK_PATIENCE;
+    let mut has_waited = false;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => {
+                // The child closes its copies one after the other: also those of the records.
+                if has_waited {
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                return Ok(());
+            }
+            Err(TryLockError::WouldBlock) => {
+                if Instant::now() >= until || crate::control::answers(path) {
+                    return Err(InUse(path.to_owned()).into());
+                }
+                has_waited = true;
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(TryLockError::Error(cause)) => {
+                return Err(cause).context("the data directory cannot be locked");
+            }
         }
     }
 }

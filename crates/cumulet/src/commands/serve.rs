@@ -29,6 +29,9 @@ use crate::{control, http, logging};
 
 /// How long steps of reconcilers are waited for.
 const RECONCILERS_PATIENCE: Duration = Duration::from_secs(10);
+/// How often, and after which pause, a taken port is tried.
+const LISTEN_TRIES: usize = 10;
+const LISTEN_PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Args)]
 pub(crate) struct ServeArgs {
@@ -87,9 +90,7 @@ async fn serve(
     metrics: PrometheusHandle,
 ) -> anyhow::Result<()> {
     let dir = Arc::new(DataDir::open(&settings.data_dir)?);
-    let listener = TcpListener::bind(settings.listen)
-        .await
-        .with_context(|| taken(settings.listen))?;
+    let listener = listen(settings.listen).await?;
     let address = listener
         .local_addr()
         .context("the listener has no address")?;
@@ -140,9 +141,7 @@ async fn serve(
         let _ = operators.await;
     });
     if let Some(listen) = settings.metrics.listen {
-        let listener = TcpListener::bind(listen)
-            .await
-            .with_context(|| taken(listen))?;
+        let listener = self::listen(listen).await?;
         servers.spawn(serve_metrics(
             listener,
             settings,
@@ -178,6 +177,22 @@ async fn serve(
         Some(failure) => Err(failure)
             .context("the records cannot be written; start the server again when that is mended"),
     }
+}
+
+/// Tries a taken port again for a moment, as a killed server may still have a child that holds it
+/// (see the lock of the data directory).
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    for _ in 0..LISTEN_TRIES {
+        match TcpListener::bind(address).await {
+            Err(cause) if cause.kind() == std::io::ErrorKind::AddrInUse => {
+                tokio::time::sleep(LISTEN_PAUSE).await;
+            }
+            other => return other.with_context(|| taken(address)),
+        }
+    }
+    TcpListener::bind(address)
+        .await
+        .with_context(|| taken(address))
 }
 
 fn taken(address: SocketAddr) -> String {

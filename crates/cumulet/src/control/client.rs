@@ -39,6 +39,11 @@ pub(crate) fn ask(data_dir: &Path, request: &operator::Request) -> Answer {
     }
 }
 
+/// Whether a server listens on the socket of this data directory.
+pub(crate) fn answers(data_dir: &Path) -> bool {
+    socket_path(data_dir).is_ok_and(|(_directory, path)| UnixStream::connect(path).is_ok())
+}
+
 fn exchange(mut stream: UnixStream, request: &operator::Request) -> anyhow::Result<Value> {
     let body = Zeroizing::new(serde_json::to_vec(request)?);
     let head = format!(

@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-pub(crate) use client::ask;
+pub(crate) use client::{answers, ask};
 pub(crate) use server::{bind, metrics_answer, start};
 
 /// Name of the socket in the data directory.
