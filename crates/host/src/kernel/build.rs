@@ -39,6 +39,7 @@ const DRIVERS_WISHED: &[&str] = &[
     "button",
     "evdev",
     "autofs4",
+    "binfmt_misc",
     "af_packet",
     "unix",
 ];

@@ -176,9 +176,8 @@ fn run_keeper(
         rustix::net::sockopt::Timeout::Recv,
         Some(REPLY_MAX),
     )?;
-    // Tokio's command, since its runtime reaps the keeper whenever it ends.  Setting the user id
-    // as root also drops the supplementary groups.
-    let child = tokio::process::Command::new(&program.path)
+    // Setting the user id as root also drops the supplementary groups.
+    let mut child = tokio::process::Command::new(&program.path)
         .args(&program.arguments)
         .env_clear()
         .current_dir("/")
@@ -190,10 +189,13 @@ fn run_keeper(
         .kill_on_drop(false)
         .spawn()
         .map_err(|cause| io::Error::other(format!("starting the keeper: {cause}")))?;
+    // Takes the keeper's exit status whenever it ends.  Dropping the child is not enough: an idle
+    // runtime does not look for children that nobody waits for.  The task ends with the keeper or
+    // the runtime; keepers that outlive this program get another parent.
+    tokio::runtime::Handle::current().spawn(async move { child.wait().await });
     let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(|(_, it)| it.as_fd()).collect();
     protocol::send(&ours, job, &borrowed)?;
     let reply = protocol::receive::<Reply>(&ours).map(|(reply, _)| reply);
-    drop(child);
     reply.map_err(|cause| {
         io::Error::other(format!("the keeper did not say that it started: {cause}"))
     })
