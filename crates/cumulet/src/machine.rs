@@ -318,7 +318,7 @@ pub(crate) fn findings(settings: &Settings) -> Vec<(&'static str, bool, String)>
         None => found.push((
             "kernel",
             false,
-            "there is none: start the cloud and type `cumulet kernel build`".to_owned(),
+            "there is none: type `cumulet kernel build`".to_owned(),
         )),
     }
     found.push(probe(settings, files));

@@ -41,6 +41,10 @@ struct Acknowledged {
     launches: BTreeMap<(u32, u32), Option<BTreeSet<String>>>,
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a run without a seed takes one from the clock, and prints it"
+)]
 #[test]
 fn nothing_is_lost_when_the_server_is_killed() {
     let seed = std::env::var("TEST_SEED")
