@@ -287,9 +287,8 @@ fn odd_requests_are_refused_and_the_server_goes_on() {
         assert_eq!(status, 431);
     }
     assert_eq!(get(address, "/_cumulet/health").0, 200);
-    assert!(
-        get(address, "/v3/auth/tokens")
-            .1
-            .contains("UnsupportedOperation")
-    );
+    let (status, text) = get(address, "/v3/auth/tokens");
+    assert!(status == 501 && text.contains("does not have openstack"));
+    let (status, text) = get(address, "/doc/2007-03-01.ec2.wsdl");
+    assert!(status == 400 && text.contains("UnsupportedOperation"));
 }

@@ -104,13 +104,7 @@ impl Front {
                 self.doors.s3(request, context).await
             }
             Door::Own => own(&request),
-            Door::Absent(name) => refusal(
-                door,
-                StatusCode::NOT_IMPLEMENTED,
-                "UnsupportedOperation",
-                &format!("This cloud does not have {name}"),
-                &context.request_id,
-            ),
+            Door::Absent(name) => absent(name, &context.request_id),
         }
     }
 
@@ -194,13 +188,42 @@ fn own<B>(request: &Request<B>) -> Response<Body> {
     }
 }
 
-fn json(status: StatusCode, text: &'static str) -> Response<Body> {
-    let mut response = Response::new(full(Bytes::from_static(text.as_bytes())));
+fn json(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(full(text.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     );
+    response
+}
+
+/// What is known and not served yet is refused in the form that its clients read; none of the
+/// statuses makes them try again.
+fn absent(name: &'static str, request_id: &str) -> Response<Body> {
+    let code = "UnsupportedOperation";
+    let message = format!("This cloud does not have {name}");
+    let (status, text) = match name {
+        "ssm" => (
+            StatusCode::BAD_REQUEST,
+            format!(r#"{{"__type":"{code}Exception","message":"{message}"}}"#),
+        ),
+        "openstack" => (
+            StatusCode::NOT_IMPLEMENTED,
+            format!(
+                r#"{{"error":{{"code":501,"title":"Not Implemented","message":"{message}"}}}}"#
+            ),
+        ),
+        _ => {
+            let status = StatusCode::BAD_REQUEST;
+            return refusal(Door::Absent(name), status, code, &message, request_id);
+        }
+    };
+    let mut response = json(status, Bytes::from(text));
+    response.extensions_mut().insert(Logged {
+        code: Some(code.to_owned()),
+        ..Logged::default()
+    });
     response
 }
 
