@@ -9,3 +9,4 @@ mod debian;
 mod harness;
 mod host;
 mod privileges;
+mod stopping;
