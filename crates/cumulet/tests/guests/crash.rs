@@ -72,8 +72,10 @@ fn nothing_is_lost_when_the_server_is_killed() {
             );
         })
     });
-    for cloud in clouds {
-        cloud.join().expect("the cloud did as it should");
+    // Both are waited for before either is judged, so that a failure leaves nothing behind.
+    let outcomes = clouds.map(std::thread::JoinHandle::join);
+    for outcome in outcomes {
+        outcome.expect("the cloud did as it should");
     }
 }
 
