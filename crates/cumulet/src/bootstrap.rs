@@ -155,7 +155,7 @@ fn make(
             account: account_id,
             name: user_name.clone(),
             created: now,
-            password_hash: Some(password::hash(&password)?),
+            password_hash: Some(password::hash_generated(&password)?),
         },
         access_key: AccessKey {
             account: account_id,

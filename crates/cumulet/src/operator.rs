@@ -326,7 +326,7 @@ async fn users(engine: &Engine, request: Request) -> Result<Value, Error> {
             let hash = match password {
                 Some(password) => {
                     let hashed =
-                        tokio::task::spawn_blocking(move || password::hash(&password)).await;
+                        tokio::task::spawn_blocking(move || password::hash_chosen(&password)).await;
                     Some(hashed.map_err(Error::internal)?.map_err(Error::internal)?)
                 }
                 None => None,

@@ -5,8 +5,10 @@ use std::num::NonZeroU32;
 use aws_lc_rs::pbkdf2;
 use zeroize::Zeroizing;
 
-/// Rounds of new hashes; old ones say how many they had.
-const ROUNDS: u32 = 100_000;
+/// Rounds for what people choose; stored hashes say how many they had.
+const ROUNDS_CHOSEN: u32 = 600_000;
+/// Rounds for what [`generate`] made: nobody tries 130 bits, however fast a try is.
+const ROUNDS_GENERATED: u32 = 1_000;
 const SALT_LEN: usize = 16;
 const HASH_LEN: usize = 32;
 
@@ -28,25 +30,38 @@ pub(crate) fn generate() -> anyhow::Result<Zeroizing<String>> {
     ))
 }
 
-/// `pbkdf2-sha256$rounds$salt$hash`, salt and hash in hex.
+/// The stored form of a password that somebody chose.  Takes a good part of a second.
 ///
 /// # Errors
 /// When the system gives no random bytes.
-pub(crate) fn hash(password: &str) -> anyhow::Result<String> {
+pub(crate) fn hash_chosen(password: &str) -> anyhow::Result<String> {
+    hash(password, ROUNDS_CHOSEN)
+}
+
+/// The stored form of a password that [`generate`] made.
+///
+/// # Errors
+/// When the system gives no random bytes.
+pub(crate) fn hash_generated(password: &str) -> anyhow::Result<String> {
+    hash(password, ROUNDS_GENERATED)
+}
+
+/// `pbkdf2-sha256$rounds$salt$hash`, salt and hash in hex.
+fn hash(password: &str, rounds: u32) -> anyhow::Result<String> {
     let mut salt = [0; SALT_LEN];
     aws_lc_rs::rand::fill(&mut salt)
         .map_err(|_| anyhow::anyhow!("the system gave no random bytes"))?;
     let mut out = [0; HASH_LEN];
-    let rounds = NonZeroU32::new(ROUNDS).expect("it is not zero");
+    let count = NonZeroU32::new(rounds).expect("both numbers of rounds are above zero");
     pbkdf2::derive(
         pbkdf2::PBKDF2_HMAC_SHA256,
-        rounds,
+        count,
         &salt,
         password.as_bytes(),
         &mut out,
     );
     Ok(format!(
-        "pbkdf2-sha256${ROUNDS}${}${}",
+        "pbkdf2-sha256${rounds}${}${}",
         hex::encode(salt),
         hex::encode(out)
     ))
@@ -76,9 +91,9 @@ mod tests {
     #[test]
     fn a_hash_tells_its_password_from_others() {
         let password = generate().unwrap();
-        let stored = hash(&password).unwrap();
+        let stored = hash_generated(&password).unwrap();
         assert!(is_right(&password, &stored) && !is_right("other", &stored));
-        assert_ne!(stored, hash(&password).unwrap());
+        assert_ne!(stored, hash_generated(&password).unwrap());
         assert!(!stored.contains(password.as_str()));
     }
 }

@@ -8,8 +8,8 @@ use toml::{Table, Value};
 use super::keys::{Form, Key};
 use super::{Config, KEYS, Settings, Shown};
 
-/// Variables that are ours and no settings: which file, and where scripts keep what they made.
-const OTHER_VARIABLES: &[&str] = &["CUMULET_CONFIG", "CUMULET_CACHE"];
+/// Variables that are ours and no settings.
+const OTHER_VARIABLES: &[&str] = &["CUMULET_CONFIG"];
 /// Those of the tests, which run the program with their own environment.
 const TEST_VARIABLES: &str = "CUMULET_TEST_";
 
