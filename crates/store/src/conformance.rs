@@ -92,10 +92,11 @@ pub fn run(mut open: impl FnMut() -> Box<dyn Engine>) {
     let mut engine = open();
     assert_eq!(
         all(engine.as_mut()),
-        (2, expected),
+        (2, expected.clone()),
         "a restart loses nothing"
     );
 
+    let frozen = engine.frozen().expect("a conforming engine freezes");
     let fits = Precondition {
         kind: FIRST,
         key: "a".into(),
@@ -125,5 +126,19 @@ pub fn run(mut open: impl FnMut() -> Box<dyn Engine>) {
         all(engine.as_mut()),
         (4, left),
         "the last change of a key wins, deletes delete"
+    );
+
+    let mut then = vec![];
+    let revision = frozen
+        .read(&mut |revision, change| {
+            then.push((revision, change));
+            Ok(())
+        })
+        .expect("what was frozen is read");
+    then.sort_by(|(_, a), (_, b)| (a.kind, &a.key).cmp(&(b.kind, &b.key)));
+    assert_eq!(
+        (revision, then),
+        (2, expected),
+        "what was frozen does not change"
     );
 }

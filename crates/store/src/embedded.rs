@@ -4,16 +4,22 @@
 //! pass for a valid page, and tenants choose the values.  The file says which
 //! format it has; a newer one is refused before anything is written to it.
 //!
+//! A commit that the disk has no room for is refused before it begins, since an
+//! error in the middle of one ends all writing.
+//!
 //! A file gets its name when it is complete: redb cannot open one whose making
 //! was cut short, and nothing else could tell that from a damaged store.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use redb::{
+    Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+    TableError,
+};
 
-use crate::{Batch, Change, Engine, Kind, Revision, StoreError};
+use crate::{Batch, Change, Engine, Frozen, Kind, Revision, StoreError};
 
 /// `kind NUL key` to eight bytes of revision (big-endian) and the value.
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
@@ -26,10 +32,19 @@ pub(crate) const FORMAT: u64 = 1;
 /// Memory that redb may use for pages: all reads come from our own state.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
+/// Bytes that a commit leaves free on the disk, besides what it may write itself.
+const RESERVE: u64 = 4 * 1024 * 1024;
+/// How often a changed byte may be written: as a page of its own, before old pages are free.
+const WRITTEN_PER_BYTE: u64 = 4;
+/// What a change costs at least: pages of the tree above it.
+const WRITTEN_PER_CHANGE: u64 = 16 * 1024;
+
 /// The default engine.
 pub struct EmbeddedEngine {
     database: Database,
     kinds: Vec<Kind>,
+    /// The file, when it lies on a disk whose room can be asked for.
+    path: Option<PathBuf>,
 }
 
 impl EmbeddedEngine {
@@ -48,7 +63,7 @@ impl EmbeddedEngine {
             }
         }
         let database = builder().open(path).map_err(opening)?;
-        let engine = Self::with_database(database, kinds)?;
+        let engine = Self::with_database(database, kinds)?.at(path);
         if unfinished.try_exists().map_err(io)? {
             std::fs::remove_file(&unfinished).map_err(io)?;
         }
@@ -66,7 +81,7 @@ impl EmbeddedEngine {
         // What an earlier making left behind never had the name, and so no record of anybody.
         file.set_len(0).map_err(io)?;
         let database = builder().create_file(file).map_err(opening)?;
-        let engine = Self::with_database(database, kinds)?;
+        let engine = Self::with_database(database, kinds)?.at(path);
         // A link, unlike a rename, never replaces what is there.
         std::fs::hard_link(unfinished, path).map_err(io)?;
         std::fs::remove_file(unfinished).map_err(io)?;
@@ -96,6 +111,7 @@ impl EmbeddedEngine {
         let engine = Self {
             database,
             kinds: kinds.to_vec(),
+            path: None,
         };
         match engine.meta("format")? {
             Some(found) if found > FORMAT => {
@@ -110,16 +126,42 @@ impl EmbeddedEngine {
         Ok(engine)
     }
 
-    fn meta(&self, name: &str) -> Result<Option<u64>, StoreError> {
+    fn at(self, path: &Path) -> Self {
+        Self {
+            path: Some(path.to_owned()),
+            ..self
+        }
+    }
+
+    /// Refuses a batch for which the disk has no room.
+    fn check_room(&self, batch: &Batch) -> Result<(), StoreError> {
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
+        let found = rustix::fs::statvfs(path)
+            .map_err(|cause| StoreError::io("looking at the disk of the store", cause))?;
+        let changed = batch.changes.iter().map(|change| {
+            let length = change.value.as_ref().map_or(0, |value| value.len()) as u64;
+            WRITTEN_PER_CHANGE + length.saturating_mul(WRITTEN_PER_BYTE)
+        });
+        let needed = changed.fold(RESERVE, u64::saturating_add);
+        if found.f_bavail.saturating_mul(found.f_frsize) < needed {
+            return Err(StoreError::NoSpace);
+        }
+        Ok(())
+    }
+
+    fn reading(&self) -> Result<Reading, StoreError> {
         let io = |cause: &dyn ToString| StoreError::io("reading the store", cause.to_string());
         let transaction = self.database.begin_read().map_err(|cause| io(&cause))?;
-        let table = match transaction.open_table(META) {
-            Ok(table) => table,
-            Err(TableError::TableDoesNotExist(_)) => return Ok(None),
-            Err(cause) => return Err(io(&cause)),
-        };
-        let found = table.get(name).map_err(|cause| io(&cause))?;
-        Ok(found.map(|value| value.value()))
+        Ok(Reading {
+            transaction,
+            kinds: self.kinds.clone(),
+        })
+    }
+
+    fn meta(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        self.reading()?.meta(name)
     }
 
     /// One durable transaction; dropped, and so undone, when `work` fails.
@@ -195,14 +237,32 @@ fn revision_of(stored: &[u8]) -> Result<(Revision, &[u8]), StoreError> {
     Ok((Revision::from_be_bytes(*revision), value))
 }
 
-impl Engine for EmbeddedEngine {
-    fn load(
-        &mut self,
+/// A transaction that reads: the records of one revision.
+struct Reading {
+    transaction: ReadTransaction,
+    kinds: Vec<Kind>,
+}
+
+impl Reading {
+    fn meta(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        let io = |cause: &dyn ToString| StoreError::io("reading the store", cause.to_string());
+        let table = match self.transaction.open_table(META) {
+            Ok(table) => table,
+            Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+            Err(cause) => return Err(io(&cause)),
+        };
+        let found = table.get(name).map_err(|cause| io(&cause))?;
+        Ok(found.map(|value| value.value()))
+    }
+}
+
+impl Frozen for Reading {
+    fn read(
+        &self,
         sink: &mut dyn FnMut(Revision, Change) -> Result<(), StoreError>,
     ) -> Result<Revision, StoreError> {
         let io = |cause: &dyn ToString| StoreError::io("reading the store", cause.to_string());
-        let transaction = self.database.begin_read().map_err(|cause| io(&cause))?;
-        let table = match transaction.open_table(RECORDS) {
+        let table = match self.transaction.open_table(RECORDS) {
             Ok(table) => table,
             Err(TableError::TableDoesNotExist(_)) => return Ok(0),
             Err(cause) => return Err(io(&cause)),
@@ -221,8 +281,22 @@ impl Engine for EmbeddedEngine {
         }
         Ok(self.meta("revision")?.unwrap_or(0))
     }
+}
+
+impl Engine for EmbeddedEngine {
+    fn load(
+        &mut self,
+        sink: &mut dyn FnMut(Revision, Change) -> Result<(), StoreError>,
+    ) -> Result<Revision, StoreError> {
+        self.reading()?.read(sink)
+    }
+
+    fn frozen(&mut self) -> Result<Box<dyn Frozen>, StoreError> {
+        Ok(Box::new(self.reading()?))
+    }
 
     fn commit(&mut self, batch: &Batch) -> Result<Revision, StoreError> {
+        self.check_room(batch)?;
         let revision = self.meta("revision")?.unwrap_or(0) + 1;
         self.write(|records, meta| {
             for condition in &batch.preconditions {

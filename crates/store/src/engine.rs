@@ -34,7 +34,50 @@ pub trait Engine: Send + 'static {
     /// Makes the batch durable, whole or not at all, and returns its revision.
     ///
     /// # Errors
-    /// `Conflict` changes nothing.  After `Io` it is unknown whether the batch is there: the caller
+    /// `Conflict` and `NoSpace` change nothing.  After `Io` it is unknown whether the batch is there: the caller
     /// must stop, and open the engine again.
     fn commit(&mut self, batch: &Batch) -> Result<Revision, StoreError>;
+
+    /// All records as they are now, to be read while commits go on.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    fn frozen(&mut self) -> Result<Box<dyn Frozen>, StoreError> {
+        let mut records = vec![];
+        let revision = self.load(&mut |revision, change| {
+            records.push((revision, change));
+            Ok(())
+        })?;
+        Ok(Box::new(Copied { revision, records }))
+    }
+}
+
+/// The records of one revision.
+pub trait Frozen: Send + 'static {
+    /// As [`Engine::load`], as often as it is called.
+    ///
+    /// # Errors
+    /// As [`Engine::load`], and those of `sink`.
+    fn read(
+        &self,
+        sink: &mut dyn FnMut(Revision, Change) -> Result<(), StoreError>,
+    ) -> Result<Revision, StoreError>;
+}
+
+/// Records that were copied.
+struct Copied {
+    revision: Revision,
+    records: Vec<(Revision, Change)>,
+}
+
+impl Frozen for Copied {
+    fn read(
+        &self,
+        sink: &mut dyn FnMut(Revision, Change) -> Result<(), StoreError>,
+    ) -> Result<Revision, StoreError> {
+        for (revision, change) in &self.records {
+            sink(*revision, change.clone())?;
+        }
+        Ok(self.revision)
+    }
 }

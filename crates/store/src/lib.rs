@@ -16,10 +16,10 @@ mod record;
 mod writer;
 
 pub use embedded::EmbeddedEngine;
-pub use engine::{Batch, Engine, Precondition};
+pub use engine::{Batch, Engine, Frozen, Precondition};
 pub use memory::MemoryEngine;
 pub use record::{Change, Key, Kind, Revision, View, ViewError};
-pub use writer::{CommitError, Committed, Plan, Store};
+pub use writer::{CommitError, Committed, Plan, Stepper, Store};
 
 /// Largest value of a record, in bytes (a limit of etcd that both engines keep).
 pub const VALUE_LEN_MAX: usize = 512 * 1024;
@@ -28,8 +28,8 @@ pub const KEY_LEN_MAX: usize = 512;
 /// Most changes of one plan.
 pub const PLAN_CHANGES_MAX: usize = 100;
 
-/// A failure of the store.  After any failure but `Limit` the store takes no more commits: what
-/// could not be synced may or may not be on the disk, and only opening it again tells.
+/// A failure of the store.  After `Io` it takes no more commits: what could not be synced may or may
+/// not be on the disk, and only opening it again tells.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     #[error("{0}")]
@@ -44,6 +44,9 @@ pub enum StoreError {
     UnknownKind(String),
     #[error("the store file is in use by another process")]
     InUse,
+    /// Nothing was written; the next commit is tried again.
+    #[error("the disk of the records is full: commits wait until there is room again")]
+    NoSpace,
     #[error("{doing}: {cause}")]
     Io { doing: String, cause: String },
     #[error("a precondition does not hold: {0}")]

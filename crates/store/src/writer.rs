@@ -7,8 +7,8 @@
 //! Invariants: a planner sees the effects of every planner before it, also those
 //! of its own batch; what is published is durable; nobody is answered before
 //! that.  A planner that refuses, panics or breaks a limit leaves nothing.  The
-//! writer steps on a thread of its own; a simulator may call
-//! [`Writer::step`] instead.
+//! writer steps on a thread of its own; a simulation steps it by hand with a
+//! [`Stepper`] instead.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,10 +17,11 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::{
-    Batch, Change, Engine, KEY_LEN_MAX, PLAN_CHANGES_MAX, Revision, StoreError, VALUE_LEN_MAX, View,
+    Batch, Change, Engine, Frozen, KEY_LEN_MAX, PLAN_CHANGES_MAX, Revision, StoreError,
+    VALUE_LEN_MAX, View,
 };
 
 /// Plans that may wait.
@@ -58,7 +59,33 @@ struct Snapshot<V> {
 trait Job<V>: Send {
     fn plan(&mut self, view: &V) -> Vec<Change>;
     fn fail(&mut self, error: StoreError);
+    /// Called when the batch is durable or refused.
+    fn look(&mut self, _engine: &mut dyn Engine) {}
     fn answer(self: Box<Self>, revision: Revision);
+}
+
+/// Asks for the records as they are.
+struct FreezeJob {
+    outcome: Result<Box<dyn Frozen>, StoreError>,
+    reply: oneshot::Sender<Result<Box<dyn Frozen>, StoreError>>,
+}
+
+impl<V> Job<V> for FreezeJob {
+    fn plan(&mut self, _view: &V) -> Vec<Change> {
+        vec![]
+    }
+
+    /// Reading goes on where writing has failed.
+    fn fail(&mut self, _error: StoreError) {}
+
+    fn look(&mut self, engine: &mut dyn Engine) {
+        self.outcome = engine.frozen();
+    }
+
+    fn answer(self: Box<Self>, _revision: Revision) {
+        // Whoever asked may be gone.
+        let _ = self.reply.send(self.outcome);
+    }
 }
 
 struct PlanJob<F, T, E> {
@@ -138,6 +165,8 @@ impl<V: View> Writer<V> {
             self.commit(&mut jobs);
         }
         let revision = self.published.load().revision;
+        jobs.iter_mut()
+            .for_each(|job| job.look(self.engine.as_mut()));
         jobs.into_iter().for_each(|job| job.answer(revision));
     }
 
@@ -169,6 +198,10 @@ impl<V: View> Writer<V> {
                 }));
                 self.revisions.send_replace(durable);
             }
+            Err(error @ StoreError::NoSpace) => {
+                tracing::error!(%error, "records were not written");
+                jobs.iter_mut().for_each(|job| job.fail(error.clone()));
+            }
             Err(error) => {
                 tracing::error!(%error, "the store cannot write any more");
                 jobs.iter_mut().for_each(|job| job.fail(error.clone()));
@@ -179,14 +212,42 @@ impl<V: View> Writer<V> {
 
     fn run(mut self, queue: &Receiver<Box<dyn Job<V>>>) {
         while let Ok(first) = queue.recv() {
-            let mut jobs = vec![first];
-            while jobs.len() < BATCH_PLANS_MAX
-                && let Ok(job) = queue.try_recv()
-            {
-                jobs.push(job);
-            }
-            self.step(jobs);
+            self.step(gather(first, queue));
         }
+    }
+}
+
+/// The job and those that wait behind it, as many as fit one batch.
+fn gather<V>(first: Box<dyn Job<V>>, queue: &Receiver<Box<dyn Job<V>>>) -> Vec<Box<dyn Job<V>>> {
+    let mut jobs = vec![first];
+    while jobs.len() < BATCH_PLANS_MAX
+        && let Ok(job) = queue.try_recv()
+    {
+        jobs.push(job);
+    }
+    jobs
+}
+
+/// The writer without its thread: a simulation decides when it commits, and may drop it instead.
+pub struct Stepper<V> {
+    writer: Writer<V>,
+    queue: Receiver<Box<dyn Job<V>>>,
+    asked: Arc<Notify>,
+}
+
+impl<V: View> Stepper<V> {
+    /// Resolves when plans wait; then call [`Self::step`] until it says that none do.
+    pub async fn asked(&self) {
+        self.asked.notified().await;
+    }
+
+    /// Commits one batch on the caller's thread.  False when nothing waited.
+    pub fn step(&mut self) -> bool {
+        let Ok(first) = self.queue.try_recv() else {
+            return false;
+        };
+        self.writer.step(gather(first, &self.queue));
+        true
     }
 }
 
@@ -225,6 +286,8 @@ pub struct Store<V: View> {
     published: Arc<ArcSwap<Snapshot<V>>>,
     revisions: watch::Receiver<Revision>,
     failure: watch::Receiver<Option<StoreError>>,
+    /// Tells a [`Stepper`] that a plan waits; nobody listens where the writer has a thread.
+    asked: Arc<Notify>,
 }
 
 impl<V: View> Clone for Store<V> {
@@ -234,6 +297,7 @@ impl<V: View> Clone for Store<V> {
             published: self.published.clone(),
             revisions: self.revisions.clone(),
             failure: self.failure.clone(),
+            asked: self.asked.clone(),
         }
     }
 }
@@ -243,7 +307,23 @@ impl<V: View> Store<V> {
     ///
     /// # Errors
     /// What the engine's `load` answers, or `View` for a record that cannot be read.
-    pub fn open(mut engine: Box<dyn Engine>, empty: V) -> Result<Self, StoreError> {
+    pub fn open(engine: Box<dyn Engine>, empty: V) -> Result<Self, StoreError> {
+        let (store, Stepper { writer, queue, .. }) = Self::open_stepped(engine, empty)?;
+        std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || writer.run(&queue))
+            .map_err(|cause| StoreError::io("starting the writer's thread", cause))?;
+        Ok(store)
+    }
+
+    /// As [`Self::open`], without a thread: nothing is committed but by the stepper.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_stepped(
+        mut engine: Box<dyn Engine>,
+        empty: V,
+    ) -> Result<(Self, Stepper<V>), StoreError> {
         let mut view = empty;
         let revision = engine.load(&mut |revision, change| Ok(view.apply(revision, &change)?))?;
         let published = Arc::new(ArcSwap::from_pointee(Snapshot {
@@ -252,23 +332,27 @@ impl<V: View> Store<V> {
         }));
         let (revisions, watching) = watch::channel(revision);
         let (failure, failed) = watch::channel(None);
-        let (queue, inbox) = sync_channel(QUEUE_MAX);
+        let (sender, queue) = sync_channel(QUEUE_MAX);
+        let asked = Arc::new(Notify::new());
         let writer = Writer {
             engine,
             published: published.clone(),
             revisions,
             failure,
         };
-        std::thread::Builder::new()
-            .name("store-writer".into())
-            .spawn(move || writer.run(&inbox))
-            .map_err(|cause| StoreError::io("starting the writer's thread", cause))?;
-        Ok(Self {
-            queue,
+        let store = Self {
+            queue: sender,
             published,
             revisions: watching,
             failure: failed,
-        })
+            asked: asked.clone(),
+        };
+        let stepper = Stepper {
+            writer,
+            queue,
+            asked,
+        };
+        Ok((store, stepper))
     }
 
     /// The newest durable state.
@@ -322,26 +406,46 @@ impl<V: View> Store<V> {
         F: FnOnce(&V) -> Result<Plan<T>, E> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let mut job: Box<dyn Job<V>> = Box::new(PlanJob {
+        let job = Box::new(PlanJob {
             planner: Some(planner),
             outcome: None,
             reply,
         });
+        if self.send(job).await.is_err() {
+            return Err(CommitError::Store(StoreError::Closed));
+        }
+        answer
+            .await
+            .unwrap_or(Err(CommitError::Store(StoreError::Closed)))
+    }
+
+    /// All records, with the revisions that wrote them, as of one moment between two commits; at
+    /// least what was published when this was called.  Commits go on while it is read.
+    ///
+    /// # Errors
+    /// What the engine answers; `Closed`.
+    pub async fn frozen(&self) -> Result<Box<dyn Frozen>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(FreezeJob {
+            outcome: Err(StoreError::Closed),
+            reply,
+        });
+        self.send(job).await?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Queues a job, when there is room.
+    async fn send(&self, mut job: Box<dyn Job<V>>) -> Result<(), StoreError> {
         loop {
             match self.queue.try_send(job) {
-                Ok(()) => break,
-                Err(TrySendError::Disconnected(_)) => {
-                    return Err(CommitError::Store(StoreError::Closed));
-                }
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Disconnected(_)) => return Err(StoreError::Closed),
                 Err(TrySendError::Full(back)) => {
                     job = back;
                     tokio::time::sleep(Duration::from_millis(2)).await;
                 }
             }
         }
-        answer
-            .await
-            .unwrap_or(Err(CommitError::Store(StoreError::Closed)))
     }
 
     /// As [`Self::commit`], for threads outside the runtime.
@@ -363,6 +467,7 @@ impl<V: View> Store<V> {
         self.queue
             .send(job)
             .map_err(|_| CommitError::Store(StoreError::Closed))?;
+        self.asked.notify_one();
         answer
             .blocking_recv()
             .unwrap_or(Err(CommitError::Store(StoreError::Closed)))

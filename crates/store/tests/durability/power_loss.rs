@@ -10,11 +10,11 @@ use cumulet_store::{
 };
 
 /// Commits of the workload.
-const COMMITS: u64 = 24;
+pub(crate) const COMMITS: u64 = 24;
 
 /// All records, and nothing clever.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Records(BTreeMap<(&'static str, String), Bytes>);
+pub(crate) struct Records(BTreeMap<(&'static str, String), Bytes>);
 
 impl View for Records {
     fn apply(&mut self, _revision: Revision, change: &Change) -> Result<(), ViewError> {
@@ -28,7 +28,7 @@ impl View for Records {
 }
 
 /// The `number`-th commit: puts of many sizes, overwrites, and a delete.
-fn changes(number: u64) -> Vec<Change> {
+pub(crate) fn changes(number: u64) -> Vec<Change> {
     let mut numbers = Numbers(number);
     let mut changes = vec![Change::put(SECOND, "last", Bytes::from(number.to_string()))];
     for place in 0..1 + numbers.below(6) {
@@ -46,7 +46,7 @@ fn changes(number: u64) -> Vec<Change> {
 }
 
 /// The state after the first `count` commits.
-fn expected(count: u64) -> Records {
+pub(crate) fn expected(count: u64) -> Records {
     let mut records = Records::default();
     for number in 1..=count {
         for change in changes(number) {
@@ -91,7 +91,7 @@ fn load(engine: &mut EmbeddedEngine) -> (Revision, Records) {
 }
 
 /// Opens what is left and checks it; then goes on writing, and checks that too.
-fn check(bytes: Vec<u8>, acknowledged: u64, moment: &str) {
+pub(crate) fn check(bytes: Vec<u8>, acknowledged: u64, moment: &str) {
     let disk = Disk::holding(bytes);
     let mut engine = EmbeddedEngine::open_backend(disk.clone(), KINDS)
         .unwrap_or_else(|error| panic!("{moment}: {error}"));
@@ -123,7 +123,7 @@ fn check(bytes: Vec<u8>, acknowledged: u64, moment: &str) {
 
 /// What a disk holds when the file has just been made.  The syncs of the making are tested apart: a
 /// file gets its name after they have succeeded.
-fn made() -> Vec<u8> {
+pub(crate) fn made() -> Vec<u8> {
     let disk = Disk::default();
     drop(EmbeddedEngine::open_backend(disk.clone(), KINDS).unwrap());
     disk.after_power_loss(Unsynced::Lost)
