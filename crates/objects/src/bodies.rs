@@ -37,12 +37,20 @@ pub(crate) struct BodyId {
 }
 
 impl BodyId {
-    fn group(self) -> String {
+    pub(crate) fn group(self) -> String {
         format!("{:016x}-{:x}", self.run, self.number / GROUP_BODIES)
     }
 
     pub(crate) fn to_bytes(self) -> [u8; 16] {
         ((u128::from(self.run) << 64) | u128::from(self.number)).to_be_bytes()
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (run, number) = bytes.split_first_chunk::<8>()?;
+        Some(Self {
+            run: u64::from_be_bytes(*run),
+            number: u64::from_be_bytes(number.try_into().ok()?),
+        })
     }
 }
 

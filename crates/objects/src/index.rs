@@ -320,14 +320,14 @@ impl Index {
     pub(crate) fn read<T>(&self, work: impl FnOnce(&Tables<ReadRows>) -> Result<T>) -> Result<T> {
         let guard = self.shared.database.read();
         let guard = guard.unwrap_or_else(PoisonError::into_inner);
-        let transaction = guard.as_ref().ok_or(Error::Closed)?.begin_read()?;
-        work(&Tables {
-            buckets: transaction.open_table(BUCKETS)?,
-            objects: transaction.open_table(OBJECTS)?,
-            uploads: transaction.open_table(UPLOADS)?,
-            parts: transaction.open_table(PARTS)?,
-            bodies: transaction.open_table(BODIES)?,
-        })
+        work(&tables_of(guard.as_ref().ok_or(Error::Closed)?)?)
+    }
+
+    /// The newest durable state, for as long as it is kept.
+    pub(crate) fn tables(&self) -> Result<Tables<ReadRows>> {
+        let guard = self.shared.database.read();
+        let guard = guard.unwrap_or_else(PoisonError::into_inner);
+        tables_of(guard.as_ref().ok_or(Error::Closed)?)
     }
 
     /// Runs `work` in a transaction, after syncing `dirs`; returns when it is durable.  Dropping
@@ -357,6 +357,17 @@ impl Index {
             let _ = closed.await;
         }
     }
+}
+
+fn tables_of(database: &Database) -> Result<Tables<ReadRows>> {
+    let transaction = database.begin_read()?;
+    Ok(Tables {
+        buckets: transaction.open_table(BUCKETS)?,
+        objects: transaction.open_table(OBJECTS)?,
+        uploads: transaction.open_table(UPLOADS)?,
+        parts: transaction.open_table(PARTS)?,
+        bodies: transaction.open_table(BODIES)?,
+    })
 }
 
 fn open_database(path: &Path) -> Result<Database> {
