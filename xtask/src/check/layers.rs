@@ -51,6 +51,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cumulet-door-metadata", &["cumulet-domain", "cumulet-wire"]),
     ("cumulet", &["*"]),
     ("cumulet-testkit", &["*"]),
+    ("cumulet-bench", &["*"]),
     ("xtask", &[]),
 ];
 
