@@ -61,6 +61,11 @@ impl AddressBlock {
         self.taken[usize::from(last / 64)] >> (last % 64) & 1 == 1
     }
 
+    /// Whether nothing is left to be given out.
+    pub fn is_full(&self) -> bool {
+        self.taken.iter().all(|word| *word == u64::MAX)
+    }
+
     fn set(&mut self, last: u8, taken: bool) {
         let bit = 1u64 << (last % 64);
         let word = &mut self.taken[usize::from(last / 64)];
@@ -114,6 +119,7 @@ mod tests {
         block.release(Ipv4Addr::new(10, 9, 0, 7));
         assert_eq!(block.allocate(), Some(Ipv4Addr::new(10, 9, 0, 7)));
         assert_eq!(block.allocate(), None);
+        assert!(block.is_full());
     }
 
     #[test]

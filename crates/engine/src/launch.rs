@@ -404,6 +404,8 @@ struct AddressPool<'a> {
     net: Ipv4Net,
     gateway: Ipv4Addr,
     touched: BTreeMap<Ipv4Addr, AddressBlock>,
+    /// Blocks at the beginning of the range that have nothing left.
+    full: usize,
 }
 
 impl<'a> AddressPool<'a> {
@@ -417,6 +419,7 @@ impl<'a> AddressPool<'a> {
             net,
             gateway: ground.gateway,
             touched: BTreeMap::new(),
+            full: 0,
         }
     }
 
@@ -426,18 +429,26 @@ impl<'a> AddressPool<'a> {
             net,
             gateway,
             touched,
+            full,
         } = self;
-        for base in net.blocks() {
+        for base in net.blocks().skip(*full) {
+            let stored = state.address_blocks.get(&base);
+            // Most blocks of a full cloud are; they need not be copied to be searched in vain.
+            if stored.is_some_and(|block| block.is_full()) {
+                *full += 1;
+                continue;
+            }
             let block =
                 touched
                     .entry(base)
-                    .or_insert_with(|| match state.address_blocks.get(&base) {
+                    .or_insert_with(|| match stored {
                         Some(stored) => AddressBlock::clone(stored),
                         None => AddressBlock::new(base, *gateway),
                     });
             if let Some(address) = block.allocate() {
                 return Some(address);
             }
+            *full += 1;
         }
         None
     }

@@ -93,6 +93,7 @@ struct Version {
 
 #[derive(Deserialize)]
 struct Reading<T> {
+    v: u32,
     r: T,
 }
 
@@ -105,15 +106,19 @@ pub trait Stored: Serialize + DeserializeOwned {
 
     /// Reads any version that was ever written.
     fn read(bytes: &[u8]) -> Result<Self, RecordError> {
-        let version: Version = serde_json::from_slice(bytes)?;
-        if version.v > Self::VERSION {
+        let read = serde_json::from_slice::<Reading<Self>>(bytes);
+        // A newer record may look like one of ours or not: its version is what counts.
+        let version = match &read {
+            Ok(reading) => reading.v,
+            Err(_) => serde_json::from_slice::<Version>(bytes)?.v,
+        };
+        if version > Self::VERSION {
             return Err(RecordError::Newer {
-                found: version.v,
+                found: version,
                 known: Self::VERSION,
             });
         }
-        let reading: Reading<Self> = serde_json::from_slice(bytes)?;
-        Ok(reading.r)
+        Ok(read?.r)
     }
 
     fn put(&self) -> Change {

@@ -184,13 +184,13 @@ impl Manager {
             .keys()
             .filter(|key| matches!(key, Key::Image(_)))
             .count();
-        let mut put_back = VecDeque::new();
+        let mut put_back = vec![];
         while self.running.len() < RUNS_MAX
             && let Some(key) = self.waiting.pop_front()
         {
             if matches!(key, Key::Image(_)) {
                 if preparations >= PREPARATIONS_MAX {
-                    put_back.push_back(key);
+                    put_back.push(key);
                     continue;
                 }
                 preparations += 1;
@@ -207,8 +207,11 @@ impl Manager {
             });
             self.tasks.insert(handle.id(), key);
         }
-        put_back.append(&mut self.waiting);
-        self.waiting = put_back;
+        // At the front again, in their order; the rest of the queue, which may be long, stays where
+        // it is.
+        for key in put_back.into_iter().rev() {
+            self.waiting.push_front(key);
+        }
     }
 
     fn finish(&mut self, ended: Result<(tokio::task::Id, (Key, Next)), tokio::task::JoinError>) {
