@@ -4,6 +4,7 @@
 //! of the WSDLs; elements that the version does not have are left out with all
 //! that is below them.
 
+use std::cell::Cell;
 use std::fmt::Display;
 
 use cumulet_wire::xml::Writer;
@@ -17,6 +18,23 @@ pub struct Answer {
     version: Version,
     /// What may stand at the place where we write; the last is the innermost.
     open: Vec<&'static [Shape]>,
+    /// Shapes that were found before, by [`place`]: a long list asks for the same ones again and
+    /// again, and searching was a third of its cost.
+    found: Vec<Cell<Option<Found>>>,
+}
+
+/// Among which shapes, and which of them.
+type Found = (&'static [Shape], &'static Shape);
+
+/// Places in [`Answer::found`]; an instance has some 60 elements.
+const FOUND_MAX: usize = 256;
+
+/// Where a shape of this name is remembered; others may want the same place.
+fn place(shapes: &[Shape], name: &str) -> usize {
+    let bytes = name.as_bytes();
+    let [first, middle, last] = [0, bytes.len() / 2, bytes.len().saturating_sub(1)]
+        .map(|index| bytes.get(index).map_or(0, |byte| usize::from(*byte)));
+    (name.len() * 37 + shapes.len() * 101 + first * 7 + middle * 17 + last * 29) % FOUND_MAX
 }
 
 impl Answer {
@@ -31,6 +49,7 @@ impl Answer {
             writer,
             version,
             open: vec![operation.answer],
+            found: vec![Cell::new(None); FOUND_MAX],
         };
         answer.leaf("requestId", request_id);
         answer
@@ -43,8 +62,17 @@ impl Answer {
     /// The shape of a child of this name, whatever the version.
     fn any_shape(&self, name: &str) -> Option<&'static Shape> {
         let shapes = self.open.last().copied().unwrap_or_default();
+        let remembered = self.found.get(place(shapes, name))?;
+        if let Some((among, shape)) = remembered.get()
+            && std::ptr::eq(among, shapes)
+            && shape.name == name
+        {
+            return Some(shape);
+        }
         let index = shapes.binary_search_by(|shape| shape.name.cmp(name)).ok()?;
-        shapes.get(index)
+        let shape = shapes.get(index)?;
+        remembered.set(Some((shapes, shape)));
+        Some(shape)
     }
 
     /// The shape of a child of this name, if this version has it.  A name that no version has is a
