@@ -199,6 +199,17 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
                     "it belongs to another user",
                 ));
             }
+            // A directory that others use must not become ours: it would be closed to them now, and
+            // removed by a purge.
+            let is_known = |name: &str| path.join(name).exists();
+            let is_ours = is_known("cloud-id") || is_known("lock");
+            let is_empty = || fs::read_dir(path).map(|mut entries| entries.next().is_none());
+            if metadata.permissions().mode() & 0o077 != 0 && !is_ours && !is_empty()? {
+                return Err(io::Error::new(
+                    io::ErrorKind::DirectoryNotEmpty,
+                    "it is open to others and holds files that are no cloud's: name a new or an empty directory",
+                ));
+            }
             if metadata.permissions().mode() & 0o077 != 0 {
                 fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
             }

@@ -39,6 +39,13 @@ impl ImageObjects for StoredObjects {
             .map_err(|cause| ObjectError::Failed(format!("reading {location}: {cause}")))
     }
 
+    async fn has_buckets(&self, owner: AccountId) -> Result<bool, ObjectError> {
+        let buckets = self.0.list_buckets(owner).await;
+        buckets
+            .map(|found| !found.is_empty())
+            .map_err(|error| refused(error, "the buckets"))
+    }
+
     fn open(
         &self,
         caller: AccountId,

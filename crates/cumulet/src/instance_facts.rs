@@ -72,7 +72,8 @@ fn facts(state: &State, instance: &Instance, region: &str, zone: &str) -> Facts 
         kernel: instance.kernel.filter(|_| is_rootfs),
         ramdisk: None,
         block_devices: block_devices(is_rootfs),
-        services_domain: "amazonaws.com".into(),
+        // Not the domain of the real services: what is built from it must not leave this cloud.
+        services_domain: "compute.internal".into(),
         is_enabled: instance.metadata.is_enabled,
         is_token_required: instance.metadata.is_token_required,
         hop_limit: instance.metadata.hop_limit,

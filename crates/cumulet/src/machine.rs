@@ -36,6 +36,7 @@ const PROBE_BUDGET: Duration = Duration::from_secs(10);
 const PROBE_UID: u32 = 0x1fff_ffff;
 
 /// A host that is ready, with what the listeners need of it.
+#[derive(Clone)]
 pub(crate) struct Machine {
     pub(crate) host: Host,
     pub(crate) network: KernelNetwork,
@@ -178,9 +179,19 @@ struct Probed {
     boot: String,
     kernel: String,
     qemu: String,
+    /// Mode and owners of the device, or that there is none.
+    device: String,
     /// Group for the device, when it was proven.
     kvm_gid: Option<u32>,
     reason: String,
+}
+
+fn device_text(device: &Path) -> String {
+    use std::os::unix::fs::MetadataExt;
+    match fs::metadata(device) {
+        Ok(found) => format!("{:o} {}:{}", found.mode(), found.uid(), found.gid()),
+        Err(cause) => cause.kind().to_string(),
+    }
 }
 
 fn acceleration(
@@ -216,6 +227,7 @@ fn acceleration(
             qemu.display(),
             fs::metadata(qemu).and_then(|it| it.modified()).ok()
         ),
+        device: device_text(device),
         kvm_gid: None,
         reason: String::new(),
     };
@@ -223,7 +235,8 @@ fn acceleration(
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok());
     if let Some(earlier) = earlier
-        && (&earlier.boot, &earlier.kernel, &earlier.qemu) == (&now.boot, &now.kernel, &now.qemu)
+        && (&earlier.boot, &earlier.kernel) == (&now.boot, &now.kernel)
+        && (&earlier.qemu, &earlier.device) == (&now.qemu, &now.device)
     {
         return Ok(match earlier.kvm_gid {
             Some(gid) => Acceleration::Kvm { gid },

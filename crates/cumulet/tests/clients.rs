@@ -1,6 +1,6 @@
 //! Unmodified clients, from today's boto3 to boto 2.20 of 2013, do the main job on the real program.
 //!
-//! The scripts are in `tests/clients`; `scripts/test-clients` makes the clients
+//! The scripts are in `tests/clients` (`s3_…` ask the object store only, and in depth); `scripts/test-clients` makes the clients
 //! (the first time with pip and apt) and runs one of them.  Here the cloud is
 //! simulated and the console must say so; `guests/clients.rs` does the same with
 //! real guests.
@@ -11,12 +11,17 @@ use std::process::Command;
 use cumulet_testkit::cloud::{ACCESS_KEY_ID, Cloud, SECRET_ACCESS_KEY};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cumulet");
-const CLIENTS: [&str; 4] = [
+const CLIENTS: [&str; 6] = [
     "client_boto3",
     "client_awscli",
     "client_boto2",
     "client_boto220",
+    // These know the object store only, and it in depth.
+    "s3_boto3",
+    "s3_boto2",
 ];
+const OTHER_ACCESS_KEY_ID: &str = "AKIAIOSFODNN7OTHERS";
+const OTHER_SECRET_ACCESS_KEY: &str = "other/Secret+Access/Key/Of/40/Characters";
 
 fn repository() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -52,6 +57,19 @@ fn bundle(cloud: &Cloud, image: &Path) -> PathBuf {
     folder
 }
 
+/// A user of another account, whom nothing of the first one's belongs to.
+fn add_other_account(cloud: &Cloud) {
+    let secret = cloud.scratch().join("secret");
+    std::fs::write(&secret, OTHER_SECRET_ACCESS_KEY).expect("a file");
+    let secret = secret.to_str().expect("UTF-8");
+    cloud.run(&["account", "create", "other"]);
+    cloud.run(&["user", "create", "other", "--account", "other"]);
+    let create = ["key", "create", "other", "--account", "other"];
+    let id = ["--access-key-id", OTHER_ACCESS_KEY_ID];
+    let key = ["--secret-access-key-file", secret];
+    cloud.run(&[&create[..], &id, &key].concat());
+}
+
 fn run_clients(cloud: &Cloud, bundle: &Path) {
     // Once, before they all want it.
     run(&mut Command::new("scripts/test-clients"));
@@ -65,6 +83,8 @@ fn run_clients(cloud: &Cloud, bundle: &Path) {
                     .env("CUMULET_TEST_PORT", cloud.address().port().to_string())
                     .env("CUMULET_TEST_ACCESS_KEY", ACCESS_KEY_ID)
                     .env("CUMULET_TEST_SECRET_KEY", SECRET_ACCESS_KEY)
+                    .env("CUMULET_TEST_OTHER_ACCESS_KEY", OTHER_ACCESS_KEY_ID)
+                    .env("CUMULET_TEST_OTHER_SECRET_KEY", OTHER_SECRET_ACCESS_KEY)
                     .env("CUMULET_TEST_BUCKET", client.replace('_', "-"))
                     .env("CUMULET_TEST_BUNDLE", bundle)
                     .env("CUMULET_TEST_GUEST", "simulated")
@@ -76,11 +96,12 @@ fn run_clients(cloud: &Cloud, bundle: &Path) {
 }
 
 #[test]
-fn four_clients_work_on_a_simulated_cloud() {
+fn clients_work_on_a_simulated_cloud() {
     let cloud = Cloud::start(PROGRAM, &[("CUMULET_COMPUTE", "simulated")]);
     let image = cloud.scratch().join("image");
     let file = std::fs::File::create(&image).expect("a file");
     file.set_len(24 * 1024 * 1024).expect("room");
     let bundle = bundle(&cloud, &image);
+    add_other_account(&cloud);
     run_clients(&cloud, &bundle);
 }

@@ -58,6 +58,9 @@ pub enum ImageState {
 pub enum Preparation {
     Pending {
         percent: u8,
+        /// Failed attempts so far that were no fault of the image.
+        #[serde(default)]
+        failures: u32,
     },
     Ready {
         digest: Digest,
@@ -65,9 +68,7 @@ pub enum Preparation {
         kind: BootKind,
     },
     /// For good; launches fail with this reason.
-    Failed {
-        reason: String,
-    },
+    Failed { reason: String },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -243,6 +243,8 @@ impl Instance {
     pub fn state_reason(&self) -> Option<&StateReason> {
         match &self.intent.want {
             Want::Terminated { reason, .. } => Some(reason),
+            // What went wrong before is over once it runs again.
+            Want::Running if matches!(self.observed.vm, Vm::Running { .. }) => None,
             Want::Running => self.observed.last_failure.as_ref(),
         }
     }
@@ -305,6 +307,8 @@ pub enum Seen {
     Running {
         since: Timestamp,
     },
+    /// It runs, but its place in the network was removed under it, and it cannot be given another.
+    CutOff,
     NeverStarted,
     Ended(EndCause),
     /// The host did not say: nothing may be concluded.
@@ -345,6 +349,8 @@ pub enum Step {
         since: Timestamp,
     },
     RecordEnded,
+    /// Switch it off, and write down why it is started again.
+    Restart,
     Reboot,
     /// Change the intent: the guest ended itself, or the launch cannot be met.
     GiveUp {
@@ -353,6 +359,9 @@ pub enum Step {
     /// Stop, remove VM, port and disk, then record the removal.
     Remove,
 }
+
+/// An instance that ran for this long is healthy: a crash after it is the first one again.
+pub const HEALTHY_AFTER_MS: i64 = 600_000;
 
 /// Attempts to start an instance that never ran, before it is given up.
 pub const START_ATTEMPTS_MAX: u32 = 5;
@@ -364,6 +373,8 @@ pub fn plan(instance: &Instance, seen: Seen, disk: &DiskReadiness, now: Timestam
     }
     if let Some(until) = instance.observed.retry_at
         && now < until
+        // A clock that was set back does not make anybody wait longer than ever was meant.
+        && until.millis_since(now) <= BACKOFF_MS_MAX
     {
         return Step::Wait { until };
     }
@@ -382,10 +393,14 @@ fn plan_running(instance: &Instance, seen: Seen, disk: &DiskReadiness) -> Step {
         }
         Seen::Running { .. } if observed.reboots < instance.intent.reboots => Step::Reboot,
         Seen::Running { .. } => Step::Rest,
+        Seen::CutOff => Step::Restart,
         Seen::Ended(EndCause::GuestShutdown) => Step::GiveUp {
             reason: StateReason::guest_initiated(),
         },
-        Seen::Ended(EndCause::Crash) if matches!(observed.vm, Vm::Running { .. }) => {
+        // `NeverStarted`: its run directory is gone.
+        Seen::NeverStarted | Seen::Ended(EndCause::Crash)
+            if matches!(observed.vm, Vm::Running { .. }) =>
+        {
             Step::RecordEnded
         }
         Seen::NeverStarted | Seen::Ended(EndCause::Crash | EndCause::Requested) => {
@@ -417,6 +432,9 @@ fn plan_start(instance: &Instance, disk: &DiskReadiness) -> Step {
         DiskReadiness::Failed(_) | DiskReadiness::Ready => Step::Start,
     }
 }
+
+/// The longest wait.
+pub const BACKOFF_MS_MAX: i64 = 60_000;
 
 /// How long to wait after `failures` failed attempts: 1, 2, 4 … 60 seconds.
 pub fn backoff_ms(failures: u32) -> i64 {
@@ -494,6 +512,27 @@ mod tests {
             plan(&running, Seen::Unknown, &DiskReadiness::Ready, NOW),
             Step::Rest
         );
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_or_forth_keeps_nobody_waiting() {
+        let mut waiting = instance();
+        let until = NOW.plus_millis(backoff_ms(u32::MAX));
+        waiting.observed.retry_at = Some(until);
+        let at = |now| plan(&waiting, Seen::NeverStarted, &DiskReadiness::Ready, now);
+        assert_eq!(at(NOW), Step::Wait { until });
+        assert_eq!(at(until), Step::Start);
+        assert_eq!(at(NOW.plus_millis(86_400_000)), Step::Start);
+        assert_eq!(at(NOW.plus_millis(-86_400_000)), Step::Start);
+    }
+
+    #[test]
+    fn a_vm_without_its_network_or_directory_is_started_again() {
+        let mut running = instance();
+        running.observed.vm = Vm::Running { since: NOW };
+        let at = |seen| plan(&running, seen, &DiskReadiness::Ready, NOW);
+        assert_eq!(at(Seen::CutOff), Step::Restart);
+        assert_eq!(at(Seen::NeverStarted), Step::RecordEnded);
     }
 
     #[test]

@@ -12,6 +12,8 @@
 
 mod answer;
 mod facts;
+#[doc(hidden)]
+pub mod fuzzing;
 mod server;
 mod token;
 mod tree;

@@ -9,7 +9,7 @@ use s3s::dto::{
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
-use crate::convert::{acl, owner, timestamp};
+use crate::convert::{owner, timestamp};
 use crate::errors::{of_store, unsupported};
 use crate::identity::caller;
 use crate::service::Service;
@@ -26,24 +26,10 @@ impl Service {
     ) -> S3Result<S3Response<CreateBucketOutput>> {
         let owner = caller(&request)?.ok_or_else(|| s3_error!(AccessDenied, "Access Denied"))?;
         let input = request.input;
-        for (is_given, what) in [
-            (
-                input.object_lock_enabled_for_bucket == Some(true),
-                "object lock",
-            ),
-            (input.grant_read.is_some(), "x-amz-grant-read"),
-            (input.grant_write.is_some(), "x-amz-grant-write"),
-            (input.grant_read_acp.is_some(), "x-amz-grant-read-acp"),
-            (input.grant_write_acp.is_some(), "x-amz-grant-write-acp"),
-            (
-                input.grant_full_control.is_some(),
-                "x-amz-grant-full-control",
-            ),
-        ] {
-            if is_given {
-                return Err(unsupported(what));
-            }
+        if input.object_lock_enabled_for_bucket == Some(true) {
+            return Err(unsupported("object lock"));
         }
+        let acl = crate::acls::of_headers(crate::acls::headers!(input, write))?;
         let asked = input
             .create_bucket_configuration
             .and_then(|configuration| configuration.location_constraint)
@@ -63,7 +49,7 @@ impl Service {
         let bucket = Bucket {
             name: input.bucket,
             owner,
-            acl: acl(input.acl.as_ref().map(|acl| acl.as_str()))?,
+            acl: acl.unwrap_or_default(),
             created: self.now(),
             location: self.config.region.clone(),
         };
@@ -153,7 +139,10 @@ impl Service {
         request: S3Request<GetBucketVersioningInput>,
     ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
         let caller = caller(&request)?;
-        let found = self.objects.own_bucket(caller, &request.input.bucket).await;
+        let input = request.input;
+        self.check_owner(&input.bucket, input.expected_bucket_owner.as_deref())
+            .await?;
+        let found = self.objects.own_bucket(caller, &input.bucket).await;
         found.map_err(of_store)?;
         Ok(S3Response::new(GetBucketVersioningOutput::default()))
     }

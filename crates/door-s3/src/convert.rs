@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use cumulet_domain::AccountId;
-use cumulet_objects::{Acl, Algorithm, ChecksumKind, Condition, Object};
+use cumulet_objects::access::canonical_id;
+use cumulet_objects::{Algorithm, ChecksumKind, Condition, Object};
 use s3s::dto::{self, ETag, ETagCondition, Timestamp, TimestampFormat};
 use s3s::{S3Result, s3_error};
 
-use crate::errors::{invalid_argument, unsupported};
+use crate::errors::unsupported;
 
 /// The content type of an object that was put without one.
 pub(crate) const CONTENT_TYPE_DEFAULT: &str = "binary/octet-stream";
@@ -74,13 +75,6 @@ pub(crate) fn algorithm(text: &str) -> S3Result<Algorithm> {
     })
 }
 
-/// The canonical id of an account: stable, and not its number.
-pub(crate) fn canonical_id(account: AccountId) -> String {
-    let text = format!("cumulet canonical user {account}");
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    hex::encode(digest)
-}
-
 /// Old clients demand a name for people; ours is the beginning of the id.
 pub(crate) fn display_name(id: &str) -> String {
     id.chars().take(12).collect()
@@ -118,11 +112,6 @@ pub(crate) fn etag(value: &str) -> ETag {
 
 pub(crate) fn size(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
-}
-
-pub(crate) fn acl(text: Option<&str>) -> S3Result<Acl> {
-    let text = text.unwrap_or("private");
-    Acl::parse(text).ok_or_else(|| invalid_argument(format!("{text} is not a canned ACL")))
 }
 
 /// `If-Match` and `If-None-Match` of a request that replaces an object.
@@ -195,13 +184,6 @@ macro_rules! refuse_unsupported {
             (
                 $input.tagging.as_ref().is_some_and(|tags| !tags.is_empty()),
                 "tagging",
-            ),
-            ($input.grant_read.is_some(), "x-amz-grant-read"),
-            ($input.grant_read_acp.is_some(), "x-amz-grant-read-acp"),
-            ($input.grant_write_acp.is_some(), "x-amz-grant-write-acp"),
-            (
-                $input.grant_full_control.is_some(),
-                "x-amz-grant-full-control",
             ),
         ] {
             if is_given {

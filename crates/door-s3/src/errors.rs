@@ -8,6 +8,8 @@ use s3s::{S3Error, S3ErrorCode};
 
 /// Shown instead of what only the log may show.
 pub(crate) const INTERNAL: &str = "We encountered an internal error. Please try again.";
+/// Of a disk that answers errors.
+const DISK_FAILED: &str = "Objects cannot be read or written at the moment. Please try again.";
 pub(crate) const DENIED: &str = "Access Denied";
 
 fn error(code: S3ErrorCode, message: impl Into<String>) -> S3Error {
@@ -71,7 +73,11 @@ pub(crate) fn of_store(cause: Error) -> S3Error {
                 message,
             );
         }
-        Error::Disk { .. } | Error::Damaged(_) => {
+        Error::Disk { .. } => {
+            tracing::error!(error = %cause, "the disk of objects failed");
+            return error(S3ErrorCode::ServiceUnavailable, DISK_FAILED);
+        }
+        Error::Damaged(_) => {
             tracing::error!(error = %cause, "a request about objects failed");
             return error(S3ErrorCode::InternalError, INTERNAL);
         }

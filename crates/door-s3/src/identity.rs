@@ -8,7 +8,9 @@ use cumulet_domain::AccountId;
 use cumulet_objects::Caller;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
-use s3s::{S3Request, S3Result, s3_error};
+use s3s::{S3Request, S3Result, TrailingHeaders, s3_error};
+
+use crate::prefix::Proven;
 
 /// What the wall found the request to claim; travels with it and is filled on the way.
 #[derive(Default)]
@@ -42,7 +44,9 @@ pub(crate) struct Identity(pub(crate) Arc<dyn Keys>);
 #[async_trait]
 impl S3Access for Identity {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
+        let proven = cx.extensions_mut().get::<Proven>().cloned();
         let verified = cx.credentials().map(|found| found.access_key.clone());
+        let verified = verified.or(proven.map(|Proven(key)| key));
         let action = cx.s3_op().name().to_owned();
         let claim = cx.extensions_mut().get::<Arc<Claim>>().cloned();
         let claim = claim.ok_or_else(|| s3_error!(InternalError, "the request has no claim"))?;
@@ -93,4 +97,10 @@ pub(crate) fn caller<T>(request: &S3Request<T>) -> S3Result<Caller> {
     verified
         .map(|Verified(caller)| *caller)
         .ok_or_else(|| s3_error!(InternalError, "the request was not checked"))
+}
+
+/// What came behind the body; of a request that went through two services the first has it.
+pub(crate) fn trailers<T>(request: &mut S3Request<T>) -> Option<TrailingHeaders> {
+    let own = request.trailing_headers.take();
+    own.or_else(|| request.extensions.remove())
 }

@@ -19,6 +19,7 @@ mod identity;
 mod lists;
 mod objects;
 mod payload;
+mod prefix;
 mod service;
 mod shared_body;
 mod signature_v2;
@@ -78,23 +79,28 @@ impl Door {
     pub fn new(objects: ObjectStore, keys: Arc<dyn Keys>, config: Config) -> Self {
         let config = Arc::new(config);
         let domains = host::Domains::new(&config.domains);
-        let mut builder = S3ServiceBuilder::new(service::Service {
-            objects,
-            config: config.clone(),
-        });
-        let mut limits = s3s::config::S3Config::default();
-        limits.xml_max_body_size = XML_BYTES_MAX;
-        limits.post_object_max_file_size = FORM_BYTES_MAX;
-        limits.form_max_fields_size = 1024 * 1024;
-        builder.set_config(Arc::new(s3s::config::StaticConfigProvider::new(Arc::new(
-            limits,
-        ))));
-        builder.set_host(domains.clone());
-        builder.set_auth(identity::Secrets(keys.clone()));
-        builder.set_access(identity::Identity(keys.clone()));
-        builder.set_validation(host::AnyBucketName);
+        let builder = || {
+            let mut builder = S3ServiceBuilder::new(service::Service {
+                objects: objects.clone(),
+                config: config.clone(),
+            });
+            let mut limits = s3s::config::S3Config::default();
+            limits.xml_max_body_size = XML_BYTES_MAX;
+            limits.post_object_max_file_size = FORM_BYTES_MAX;
+            limits.form_max_fields_size = 1024 * 1024;
+            builder.set_config(Arc::new(s3s::config::StaticConfigProvider::new(Arc::new(
+                limits,
+            ))));
+            builder.set_host(domains.clone());
+            builder.set_auth(identity::Secrets(keys.clone()));
+            builder.set_access(identity::Identity(keys.clone()));
+            builder.set_validation(host::AnyBucketName);
+            builder
+        };
+        let mut outer = builder();
+        outer.set_route(prefix::Strip(builder().build()));
         Self {
-            inner: builder.build(),
+            inner: outer.build(),
             keys,
             config,
             domains,

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use cumulet_objects::{Algorithm, Attributes, CopySource, Error, NewObject, Object};
+use cumulet_objects::{Algorithm, Attributes, Condition, CopySource, Error, NewObject, Object};
 use futures::Stream;
 use http::{HeaderValue, StatusCode, header};
 use s3s::dto::{
@@ -17,11 +17,11 @@ use s3s::dto::{
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use crate::convert::{
-    acl, attributes_of, checksum_suffix, checksum_type, checksums_of, condition, describe, etag,
+    attributes_of, checksum_suffix, checksum_type, checksums_of, condition, describe, etag,
     http_date, refuse_unsupported, refuse_version, seconds, set_checksums, size, timestamp,
 };
-use crate::errors::{of_store, unsupported};
-use crate::identity::caller;
+use crate::errors::{custom, invalid_argument, of_store, unsupported};
+use crate::identity::{caller, trailers};
 use crate::payload::{Payload, parse_checksums};
 use crate::service::Service;
 
@@ -87,12 +87,57 @@ fn not_modified(object: &Object) -> S3Error {
     error
 }
 
-fn refuse_part_number(number: Option<i32>, object: &Object) -> S3Result<()> {
-    match number {
-        None => Ok(()),
-        Some(1) if object.parts.is_none() => Ok(()),
-        Some(_) => Err(unsupported("partNumber")),
-    }
+/// What of an object is asked for.
+struct Span {
+    range: std::ops::Range<u64>,
+    /// `Content-Range` of an answer that is not the whole.
+    content_range: Option<String>,
+    parts_count: Option<i32>,
+}
+
+/// By range or by number of a part; not by both.
+fn span(range: Option<&dto::Range>, part: Option<i32>, object: &Object) -> S3Result<Span> {
+    let found = match (range, part) {
+        (Some(_), Some(_)) => {
+            return Err(s3_error!(
+                InvalidRequest,
+                "Cannot specify both Range header and partNumber query parameter"
+            ));
+        }
+        (range, None) => range_of(range, object)?,
+        (None, Some(number)) => {
+            let number = crate::uploads::part_number(number)?;
+            object.part(number).ok_or_else(|| {
+                custom(
+                    "InvalidPartNumber",
+                    StatusCode::RANGE_NOT_SATISFIABLE,
+                    "The requested partnumber is not satisfiable",
+                )
+            })?
+        }
+    };
+    // An empty object has no range that could be named.
+    let is_partial = (range.is_some() || part.is_some()) && !found.is_empty();
+    let content_range =
+        is_partial.then(|| format!("bytes {}-{}/{}", found.start, found.end - 1, object.size));
+    let parts = object.parts.filter(|_| part.is_some());
+    Ok(Span {
+        range: found,
+        content_range,
+        parts_count: parts.and_then(|count| i32::try_from(count).ok()),
+    })
+}
+
+/// `If-Match` and `If-None-Match` on the target of a copy, which the library does not read.
+fn target_condition(headers: &http::HeaderMap) -> S3Result<Condition> {
+    let read = |name: header::HeaderName| {
+        let text = headers.get(name)?.to_str().ok()?.trim();
+        Some(match text {
+            "*" => ETagCondition::Any,
+            _ => ETagCondition::ETag(etag(text.trim_matches('"'))),
+        })
+    };
+    condition(read(header::IF_MATCH), read(header::IF_NONE_MATCH))
 }
 
 fn range_of(range: Option<&dto::Range>, object: &Object) -> S3Result<std::ops::Range<u64>> {
@@ -131,10 +176,11 @@ where
 impl Service {
     pub(crate) async fn put(
         &self,
-        request: S3Request<PutObjectInput>,
+        mut request: S3Request<PutObjectInput>,
     ) -> S3Result<S3Response<PutObjectOutput>> {
         let caller = caller(&request)?;
-        let (headers, trailing) = (request.headers, request.trailing_headers);
+        let trailing = trailers(&mut request);
+        let headers = request.headers;
         let mut input = request.input;
         refuse_unsupported!(input);
         if input.write_offset_bytes.is_some() {
@@ -142,7 +188,7 @@ impl Service {
         }
         self.check_owner(&input.bucket, input.expected_bucket_owner.as_deref())
             .await?;
-        let acl = acl(input.acl.as_ref().map(|acl| acl.as_str()))?;
+        let acl = crate::acls::of_headers(crate::acls::headers!(input))?.unwrap_or_default();
         let condition = condition(input.if_match.take(), input.if_none_match.take())?;
         let writable = self
             .objects
@@ -217,20 +263,14 @@ impl Service {
             if_unmodified_since: input.if_unmodified_since.as_ref(),
         };
         conditions.check(object)?;
-        refuse_part_number(input.part_number, object)?;
-        let range = range_of(input.range.as_ref(), object)?;
+        let span = span(input.range.as_ref(), input.part_number, object)?;
+        let range = span.range;
         let mut output = GetObjectOutput::default();
         describe!(output, object);
         output.content_length = Some(size(range.end - range.start));
-        let is_partial = input.range.is_some();
-        if is_partial {
-            output.content_range = Some(format!(
-                "bytes {}-{}/{}",
-                range.start,
-                range.end - 1,
-                object.size
-            ));
-        }
+        let is_partial = span.content_range.is_some();
+        output.content_range = span.content_range;
+        output.parts_count = span.parts_count;
         let is_wanted = input
             .checksum_mode
             .is_some_and(|mode| mode.as_str() == "ENABLED");
@@ -265,11 +305,13 @@ impl Service {
             if_unmodified_since: input.if_unmodified_since.as_ref(),
         };
         conditions.check(&object)?;
-        refuse_part_number(input.part_number, &object)?;
-        let range = range_of(input.range.as_ref(), &object)?;
+        let span = span(input.range.as_ref(), input.part_number, &object)?;
         let mut output = HeadObjectOutput::default();
         describe!(output, object);
-        output.content_length = Some(size(range.end - range.start));
+        output.content_length = Some(size(span.range.end - span.range.start));
+        let is_partial = span.content_range.is_some();
+        output.content_range = span.content_range;
+        output.parts_count = span.parts_count;
         if input
             .checksum_mode
             .is_some_and(|mode| mode.as_str() == "ENABLED")
@@ -278,13 +320,7 @@ impl Service {
             output.checksum_type = object.checksum_kind.map(checksum_type);
         }
         let mut response = S3Response::new(output);
-        if input.range.is_some() {
-            response.output.content_range = Some(format!(
-                "bytes {}-{}/{}",
-                range.start,
-                range.end - 1,
-                object.size
-            ));
+        if is_partial {
             response.status = Some(StatusCode::PARTIAL_CONTENT);
         }
         Ok(response)
@@ -295,6 +331,7 @@ impl Service {
         request: S3Request<CopyObjectInput>,
     ) -> S3Result<S3Response<CopyObjectOutput>> {
         let caller = caller(&request)?;
+        let condition = target_condition(&request.headers)?;
         let mut input = request.input;
         refuse_unsupported!(input);
         if input.copy_source_sse_customer_key.is_some() {
@@ -314,10 +351,12 @@ impl Service {
             input.copy_source_if_modified_since.as_ref(),
             input.copy_source_if_unmodified_since.as_ref(),
         )?;
-        let replaces = input
-            .metadata_directive
-            .as_ref()
-            .is_some_and(|directive| directive.as_str() == "REPLACE");
+        let directive = input.metadata_directive.as_ref();
+        let replaces = match directive.map(|directive| directive.as_str()) {
+            None | Some("COPY") => false,
+            Some("REPLACE") => true,
+            Some(_) => return Err(invalid_argument("Unknown metadata directive.")),
+        };
         if !replaces && (&bucket, &key) == (&input.bucket, &input.key) {
             return Err(s3_error!(
                 InvalidRequest,
@@ -325,9 +364,9 @@ impl Service {
             ));
         }
         let new = NewObject {
-            acl: acl(input.acl.as_ref().map(|acl| acl.as_str()))?,
+            acl: crate::acls::of_headers(crate::acls::headers!(input))?.unwrap_or_default(),
             attributes: attributes_of!(input),
-            condition: Default::default(),
+            condition,
             now: self.now(),
             bucket: std::mem::take(&mut input.bucket),
             key: std::mem::take(&mut input.key),

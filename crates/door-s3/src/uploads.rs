@@ -15,17 +15,17 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 use std::collections::BTreeSet;
 
 use crate::convert::{
-    acl, algorithm, attributes_of, checksum_suffix, checksum_type, checksums_of, condition, etag,
+    algorithm, attributes_of, checksum_suffix, checksum_type, checksums_of, condition, etag,
     initiator, owner, refuse_unsupported, set_checksums, size, timestamp,
 };
 use crate::errors::{of_store, unsupported};
-use crate::identity::caller;
+use crate::identity::{caller, trailers};
 use crate::lists::{Encoding, page};
 use crate::objects::copy_source;
 use crate::payload::{Payload, parse_checksum, parse_checksums};
 use crate::service::Service;
 
-fn part_number(given: i32) -> S3Result<u16> {
+pub(crate) fn part_number(given: i32) -> S3Result<u16> {
     u16::try_from(given)
         .ok()
         .filter(|number| (1..=cumulet_objects::PART_NUMBER_MAX).contains(number))
@@ -106,7 +106,7 @@ impl Service {
             input.checksum_type.as_ref(),
         )?;
         let new = NewUpload {
-            acl: acl(input.acl.as_ref().map(|acl| acl.as_str()))?,
+            acl: crate::acls::of_headers(crate::acls::headers!(input))?.unwrap_or_default(),
             attributes: attributes_of!(input),
             checksum,
             now: self.now(),
@@ -126,10 +126,11 @@ impl Service {
 
     pub(crate) async fn put_part(
         &self,
-        request: S3Request<UploadPartInput>,
+        mut request: S3Request<UploadPartInput>,
     ) -> S3Result<S3Response<UploadPartOutput>> {
         let caller = caller(&request)?;
-        let (headers, trailing) = (request.headers, request.trailing_headers);
+        let trailing = trailers(&mut request);
+        let headers = request.headers;
         let mut input = request.input;
         if input.sse_customer_key.is_some() {
             return Err(unsupported("server-side encryption"));
@@ -181,7 +182,11 @@ impl Service {
         let at = (&*input.bucket, &*input.key, &*input.upload_id);
         let upload = self.objects.upload(caller, at.0, at.1, at.2).await;
         let upload = upload.map_err(of_store)?;
+        self.check_owner(&input.bucket, input.expected_bucket_owner.as_deref())
+            .await?;
         let (bucket, key) = copy_source(&input.copy_source)?;
+        self.check_owner(&bucket, input.expected_source_bucket_owner.as_deref())
+            .await?;
         let source = self.objects.get(caller, &bucket, &key).await;
         let source = source.map_err(of_store)?;
         self.copy_conditions(

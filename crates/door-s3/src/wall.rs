@@ -16,6 +16,7 @@ use s3s::Body;
 use crate::errors::{Refusal, read_document};
 use crate::identity::Claim;
 use crate::payload::{header_checksums, parse_md5};
+use crate::prefix::{self, Prefixed};
 use crate::shared_body::SharedBody;
 use crate::{BodyError, Door, Outcome, XML_BYTES_MAX, signature_v2};
 
@@ -28,7 +29,7 @@ const ERROR_BYTES_MAX: usize = 64 * 1024;
 const DOCTYPE: &[u8] = b"<!DOCTYPE";
 
 /// Names of the query by which requests are signed.
-const AUTH_PARAMETERS: [&str; 9] = [
+pub(crate) const AUTH_PARAMETERS: [&str; 9] = [
     "X-Amz-Algorithm",
     "X-Amz-Credential",
     "X-Amz-Date",
@@ -61,7 +62,7 @@ where
     let (parts, body) = request.into_parts();
     let body = SharedBody::new(body);
     let about = About {
-        resource: parts.uri.path().to_owned(),
+        resource: path_of(door, &parts).to_owned(),
         is_head: parts.method == Method::HEAD,
         has_signed_payload: parts
             .headers
@@ -144,11 +145,20 @@ async fn admit(
         Body::http_body_unsync(body)
     };
     parts.extensions.insert(claim.clone());
+    if path_of(door, &parts) != parts.uri.path() {
+        if is_form(&parts) {
+            // The library reads a form before it looks for routes, and a form signs no path.
+            let uri = prefix::without(&parts.uri, |_| false);
+            parts.uri = uri.ok_or_else(invalid_uri)?;
+        } else {
+            parts.extensions.insert(Prefixed);
+        }
+    }
     Ok((Request::from_parts(parts, body), claim))
 }
 
 /// Name and value, as they stand.
-fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
+pub(crate) fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
     query
         .split('&')
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
@@ -165,10 +175,7 @@ fn check_parameters(
     let mut seen: Vec<(String, String)> = vec![];
     let mut names = BTreeSet::new();
     for (name, value) in query.into_iter().flat_map(parameters) {
-        let decode = |text| {
-            cumulet_wire::query::decode(text)
-                .map_err(|_| Refusal::new(400, "InvalidURI", "Couldn't parse the specified URI."))
-        };
+        let decode = |text| cumulet_wire::query::decode(text).map_err(|_| invalid_uri());
         let (decoded, value) = (decode(name)?, decode(value)?);
         if AUTH_PARAMETERS.contains(&decoded.as_str()) {
             if decoded != name {
@@ -186,6 +193,26 @@ fn check_parameters(
         seen.push((decoded, value));
     }
     Ok(seen)
+}
+
+fn invalid_uri() -> Refusal {
+    Refusal::new(400, "InvalidURI", "Couldn't parse the specified URI.")
+}
+
+/// Bucket and key as they stand in the path, or the key alone when the host names the bucket.
+fn path_of<'a>(door: &Door, parts: &'a Parts) -> &'a str {
+    let path = parts.uri.path();
+    let rest = prefix::rest_of(path).filter(|_| door.domains.bucket(&host_of(parts)).is_none());
+    rest.unwrap_or(path)
+}
+
+fn is_form(parts: &Parts) -> bool {
+    let given = parts.headers.get(header::CONTENT_TYPE);
+    let given = given.and_then(|value| value.to_str().ok()).unwrap_or("");
+    parts.method == Method::POST
+        && given
+            .to_ascii_lowercase()
+            .starts_with("multipart/form-data")
 }
 
 /// The name by which the client reached us; HTTP/2 has no `Host` header but an authority.
@@ -237,11 +264,9 @@ fn carries_xml(door: &Door, parts: &Parts) -> bool {
     let is_chunked = text("x-amz-content-sha256").starts_with("STREAMING-");
     match parts.method {
         _ if is_chunked => false,
-        Method::POST => !text("content-type")
-            .to_ascii_lowercase()
-            .starts_with("multipart/form-data"),
+        Method::POST => !is_form(parts),
         Method::PUT => {
-            let path = parts.uri.path().trim_start_matches('/');
+            let path = path_of(door, parts).trim_start_matches('/');
             let has_key = match door.domains.bucket(&host_of(parts)) {
                 Some(_) => !path.is_empty(),
                 None => path.split_once('/').is_some_and(|(_, key)| !key.is_empty()),
@@ -364,6 +389,15 @@ fn host_id(request_id: &str) -> String {
 /// The library's errors in our form, ids on every answer, and what the log needs.
 async fn finish(mut response: Response<Body>, claim: &Claim, about: &About<'_>) -> Response<Body> {
     let status = response.status();
+    if status == StatusCode::NOT_MODIFIED {
+        // The library writes a document, which such an answer cannot have.
+        *response.body_mut() = Body::empty();
+        response.headers_mut().remove(header::CONTENT_TYPE);
+    }
+    // The library forgets it for HEAD.
+    if status == StatusCode::OK && response.headers().contains_key(header::CONTENT_RANGE) {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
     let is_error = status.is_client_error() || status.is_server_error();
     let mut refusal = response.extensions_mut().remove::<Refusal>();
     if is_error && refusal.is_none() {

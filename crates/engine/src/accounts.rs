@@ -92,6 +92,14 @@ impl Engine {
     /// # Errors
     /// `NotFound`; `IncorrectState` while the account owns anything but users, keys and certificates.
     pub async fn delete_account(&self, id: AccountId) -> Result<(), Error> {
+        // An account that gets the same number later would find them as its own.
+        let objects = self.environment().objects.clone();
+        if objects.has_buckets(id).await.map_err(Error::internal)? {
+            return Err(Error::IncorrectState {
+                resource: Resource::Account,
+                message: format!("The account {id} still owns buckets"),
+            });
+        }
         self.commit(move |state| {
             let account = find_account(state, id)?;
             let owns = state.reservations_of(id).next().is_some()

@@ -84,6 +84,9 @@ pub trait ImageObjects: Send + Sync + 'static {
         bytes_max: usize,
     ) -> Result<Vec<u8>, ObjectError>;
 
+    /// Whether the account owns any bucket.
+    async fn has_buckets(&self, owner: AccountId) -> Result<bool, ObjectError>;
+
     /// A stream; blocking, called off the async threads.
     fn open(&self, caller: AccountId, bucket: &str, key: &str)
     -> Result<ObjectReader, ObjectError>;

@@ -19,7 +19,9 @@ use crate::{Caller, Engine};
 /// Biggest manifest that is read.
 pub const MANIFEST_BYTES_MAX: usize = 1024 * 1024;
 /// Most parts of one bundle: 10,000 parts of 10 MiB are 100 GB.
-pub const PARTS_MAX: usize = 10_000;
+pub const PARTS_MAX: usize = cumulet_bundle::manifest::PARTS_MAX;
+/// Most bytes of a bundle's record: one record of the store holds at most 512 KiB.
+const SOURCE_BYTES_MAX: usize = 400 * 1024;
 
 /// A request to register a bundle.
 #[derive(Debug, Clone)]
@@ -123,6 +125,15 @@ impl Engine {
             Some("i386") => Architecture::I386,
             _ => Architecture::X86_64,
         };
+        let source_bytes: usize = source.parts.iter().map(|part| part.key.len() + 80).sum();
+        if source_bytes > SOURCE_BYTES_MAX {
+            return Err(Error::InvalidManifest {
+                message: format!(
+                    "The bundle has too many parts with too long names: {}",
+                    source.parts.len()
+                ),
+            });
+        }
         let image = Image {
             id,
             owner: caller.account,
@@ -135,7 +146,10 @@ impl Engine {
             is_public: false,
             launch_accounts: Default::default(),
             product_codes: opened.manifest.product_codes.clone(),
-            preparation: Preparation::Pending { percent: 0 },
+            preparation: Preparation::Pending {
+                percent: 0,
+                failures: 0,
+            },
         };
         self.commit(move |state| {
             check_name_free(state, &image)?;

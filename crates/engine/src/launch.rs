@@ -176,24 +176,42 @@ fn check_counts(launch: &Launch) -> Result<(), Error> {
 
 /// A digest of all that must be the same when a client token is used again.
 fn parameters_digest(launch: &Launch) -> String {
-    let text = format!(
-        "{:?}",
-        (
-            launch.image,
-            launch.min_count,
-            launch.max_count,
-            &launch.key_name,
-            &launch.instance_type,
-            &launch.user_data,
-            &launch.security_groups,
-            &launch.zone,
-            &launch.metadata,
-        )
-    );
-    hex::encode(aws_lc_rs::digest::digest(
-        &aws_lc_rs::digest::SHA256,
-        text.as_bytes(),
-    ))
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    // Each value is named and carries its length, so that no two requests look the same; what is
+    // not given is left out, so that a later version of this program may know more values.
+    let mut value = |name: &str, bytes: &[u8]| {
+        context.update(format!("{name} {}\n", bytes.len()).as_bytes());
+        context.update(bytes);
+    };
+    value("image", launch.image.to_string().as_bytes());
+    value("min-count", launch.min_count.to_string().as_bytes());
+    value("max-count", launch.max_count.to_string().as_bytes());
+    let texts = [
+        ("key-name", &launch.key_name),
+        ("instance-type", &launch.instance_type),
+        ("zone", &launch.zone),
+    ];
+    for (name, text) in texts {
+        if let Some(text) = text {
+            value(name, text.as_bytes());
+        }
+    }
+    if let Some(user_data) = &launch.user_data {
+        value("user-data", user_data);
+    }
+    for group in &launch.security_groups {
+        value("security-group", group.as_bytes());
+    }
+    if let Some(metadata) = &launch.metadata {
+        let MetadataOptions {
+            is_enabled,
+            is_token_required,
+            hop_limit,
+        } = metadata;
+        let text = format!("{is_enabled} {is_token_required} {hop_limit}");
+        value("metadata", text.as_bytes());
+    }
+    hex::encode(context.finish())
 }
 
 fn plan_launch(state: &State, given: Given) -> Result<Plan<ReservationView>, Error> {
@@ -438,13 +456,10 @@ impl<'a> AddressPool<'a> {
                 *full += 1;
                 continue;
             }
-            let block =
-                touched
-                    .entry(base)
-                    .or_insert_with(|| match stored {
-                        Some(stored) => AddressBlock::clone(stored),
-                        None => AddressBlock::new(base, *gateway),
-                    });
+            let block = touched.entry(base).or_insert_with(|| match stored {
+                Some(stored) => AddressBlock::clone(stored),
+                None => AddressBlock::new(base, *gateway),
+            });
             if let Some(address) = block.allocate() {
                 return Some(address);
             }

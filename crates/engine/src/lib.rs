@@ -68,6 +68,8 @@ struct Inner {
     environment: Environment,
     config: EngineConfig,
     wake: reconcile::Wake,
+    /// Places for probes of guests.
+    probes: tokio::sync::Semaphore,
 }
 
 impl Engine {
@@ -87,6 +89,7 @@ impl Engine {
                 environment,
                 config,
                 wake,
+                probes: tokio::sync::Semaphore::new(status::PROBES_MAX),
             }),
         };
         let reconcilers = reconcile::Reconcilers::start(engine.clone(), inbox);
@@ -109,6 +112,7 @@ impl Engine {
                 environment,
                 config,
                 wake,
+                probes: tokio::sync::Semaphore::new(status::PROBES_MAX),
             }),
         }
     }
@@ -128,6 +132,10 @@ impl Engine {
 
     pub fn host(&self) -> &Host {
         &self.inner.host
+    }
+
+    pub(crate) fn probes(&self) -> &tokio::sync::Semaphore {
+        &self.inner.probes
     }
 
     pub(crate) fn wake(&self) -> &reconcile::Wake {

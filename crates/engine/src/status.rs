@@ -34,7 +34,7 @@ const INITIALIZING_MS: i64 = 5 * 60 * 1000;
 /// How long a guest may take to answer.
 const PATIENCE_MS: u64 = 1_000;
 /// Guests asked at the same time.
-const PROBES_MAX: usize = 16;
+pub(crate) const PROBES_MAX: usize = 16;
 
 impl Engine {
     /// Asks each instance; those that do not run only when `include_all`.
@@ -97,10 +97,13 @@ impl Engine {
             Ok(VmState::Running { .. }) => Reachability::Ok,
             Ok(VmState::Absent { .. }) | Err(_) => Reachability::Impaired,
         };
+        // One limit for all callers: a probe of a silent guest holds a thread for its whole time.
+        let place = self.probes().acquire().await;
         let guest = match host.network.is_reachable(instance.id, PATIENCE_MS).await {
             Ok(true) => Reachability::Ok,
             Ok(false) | Err(_) => unreachable_since(since, self.environment().now()),
         };
+        drop(place);
         InstanceStatusView {
             instance,
             system,

@@ -115,6 +115,12 @@ pub trait Network: Send + Sync + 'static {
     /// A descriptor of the instance's tap, to be handed to its VM.
     async fn open_tap(&self, instance: InstanceId) -> Result<OwnedFd>;
 
+    /// Whether a VM holds the instance's tap: one that runs without it was cut off, since the tap or
+    /// its namespace was deleted and made again.
+    async fn is_plugged(&self, _instance: InstanceId) -> Result<bool> {
+        Ok(true)
+    }
+
     /// Ports that exist on the host now, whoever asked for them.
     async fn ports(&self) -> Result<Vec<InstanceId>>;
 

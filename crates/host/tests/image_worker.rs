@@ -26,7 +26,8 @@ fn main() -> ExitCode {
     let argument = std::env::args().nth(1).unwrap_or_default();
     match argument.as_str() {
         "image-worker" => return worker_main(),
-        "liar" => return lie(),
+        "liar" => return lie(false),
+        "forger" => return lie(true),
         _ => {}
     }
     let tests: [(&str, fn()); 10] = [
@@ -409,11 +410,15 @@ fn a_killed_worker_is_retryable() {
     assert!(error.is_retryable, "{error}");
 }
 
-/// A worker that was taken over: it claims a result without having read its input.
-fn lie() -> ExitCode {
+/// A worker that was taken over: it claims a result without having read its input, or says that it
+/// wrote another image than it did.
+fn lie(is_attentive: bool) -> ExitCode {
     use std::os::fd::AsFd;
     let socket = io::stdin().as_fd().try_clone_to_owned().unwrap();
-    let _job = receive_job(socket.as_fd()).unwrap();
+    let (_job, [input, _output]) = receive_job(socket.as_fd()).unwrap();
+    if is_attentive {
+        io::copy(&mut File::from(input), &mut io::sink()).unwrap();
+    }
     let facts = ImageFacts {
         contents: Contents::Rootfs(FileSystem::Ext4),
         format: FileFormat::Raw,
@@ -442,6 +447,14 @@ fn a_lying_worker_is_not_believed() {
     let source = bundled(directory.path(), Form::Tar);
     let error = run_as(&program, source, output(directory.path()), &silent()).unwrap_err();
     assert!(error.cause.contains("did not read all parts"), "{error}");
+    let program = WorkerProgram {
+        arguments: vec!["forger".into()],
+        ..program
+    };
+    let source = bundled(directory.path(), Form::Tar);
+    let error = run_as(&program, source, output(directory.path()), &silent()).unwrap_err();
+    assert!(!error.is_retryable, "{error}");
+    assert!(error.cause.contains("the worker reported 0707"), "{error}");
 }
 
 fn a_worker_that_meets_a_limit_is_the_images_fault() {

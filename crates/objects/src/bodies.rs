@@ -191,10 +191,12 @@ impl Bodies {
         }
         let dir = self.group_dir(id);
         match fs::create_dir(&dir) {
-            Ok(()) => durable::sync_parent(&dir)?,
+            Ok(()) => {}
+            // Made before, by a call that could not sync.
             Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}
             Err(cause) => return Err(cause),
         }
+        durable::sync_parent(&dir)?;
         groups.insert(id.group());
         Ok(())
     }

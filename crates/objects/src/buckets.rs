@@ -2,7 +2,7 @@
 
 use cumulet_domain::AccountId;
 
-use crate::access::{self, Acl};
+use crate::access::{self, Acl, Permission};
 use crate::error::{Error, Result};
 use crate::index::{key, successor};
 use crate::records::{Bucket, decode};
@@ -81,7 +81,28 @@ impl ObjectStore {
             .await
     }
 
-    /// A bucket of the caller's own: its ACL and whatever else is its owner's business.
+    /// The bucket, for somebody who may do with its ACL what `wanted` says.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`, `AccessDenied`.
+    pub async fn control_bucket(
+        &self,
+        caller: Caller,
+        name: &str,
+        wanted: Permission,
+    ) -> Result<Bucket> {
+        let name = name.to_owned();
+        self.read(move |tables| {
+            let bucket = tables.bucket(&name)?;
+            if !access::may_control_bucket(caller, &bucket, wanted) {
+                return Err(Error::AccessDenied);
+            }
+            Ok(bucket)
+        })
+        .await
+    }
+
+    /// A bucket of the caller's own: what is its owner's business alone.
     ///
     /// # Errors
     /// `NoSuchBucket`, `AccessDenied`.
@@ -104,7 +125,7 @@ impl ObjectStore {
         self.index
             .write(vec![], move |tx| {
                 let bucket = tx.tables.bucket(&name)?;
-                if !access::owns_bucket(caller, &bucket) {
+                if !access::may_control_bucket(caller, &bucket, Permission::WriteAcp) {
                     return Err(Error::AccessDenied);
                 }
                 tx.put_bucket(&Bucket { acl, ..bucket })

@@ -33,14 +33,20 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// Those of the file system.
 pub fn publish(file: &File, temporary: &Path, path: &Path) -> io::Result<()> {
-    file.sync_all()?;
+    sync_file(file)?;
     fs::rename(temporary, path)
 }
 
 /// # Errors
 /// Those of the file system.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    sync_file(&File::open(dir)?)
+}
+
+fn sync_file(file: &File) -> io::Result<()> {
+    #[cfg(test)]
+    crate::power_loss::files::before_sync(file)?;
+    file.sync_all()
 }
 
 /// Syncs the directory that `path` is in.

@@ -11,6 +11,7 @@
 //! is refused and the file is opened again: only that tells what is durable.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -285,8 +286,11 @@ enum Message {
     Close(oneshot::Sender<()>),
 }
 
+/// Opens the database, for the first time or after an error.
+pub(crate) type Opener = Box<dyn Fn() -> Result<Database> + Send + Sync>;
+
 struct Shared {
-    path: PathBuf,
+    opener: Opener,
     /// `None` after an error, until it could be opened again.
     database: RwLock<Option<Database>>,
     bodies: Arc<Bodies>,
@@ -300,10 +304,10 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    pub(crate) fn open(path: &Path, bodies: Arc<Bodies>) -> Result<Self> {
-        let database = open_database(path)?;
+    pub(crate) fn open(opener: Opener, bodies: Arc<Bodies>) -> Result<Self> {
+        let database = opener()?;
         let shared = Arc::new(Shared {
-            path: path.to_owned(),
+            opener,
             database: RwLock::new(Some(database)),
             bodies,
         });
@@ -370,17 +374,41 @@ fn tables_of(database: &Database) -> Result<Tables<ReadRows>> {
     })
 }
 
-fn open_database(path: &Path) -> Result<Database> {
-    let doing = "open the index of objects";
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES);
-    let database = builder
-        .create(path)
-        .map_err(|cause| Error::disk(doing, cause))?;
+const OPENING: &str = "open the index of objects";
+
+/// The database in a file, which is made if need be: under another name, and given its own when it
+/// is complete, since one that is half made could never be opened again.
+pub(crate) fn open_file(path: &Path) -> Result<Database> {
+    let io = |cause: std::io::Error| Error::io(OPENING, &cause);
+    let open = |path: &Path| {
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES);
+        let database = builder.create(path);
+        prepared(database.map_err(|cause| Error::disk(OPENING, cause))?)
+    };
+    if !path.try_exists().map_err(io)? {
+        let unfinished = path.with_extension("redb.new");
+        match std::fs::remove_file(&unfinished) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(io(cause)),
+            // What an earlier start left behind never had the name, and so no entry of anybody.
+            Ok(()) | Err(_) => {}
+        }
+        drop(open(&unfinished)?);
+        let file = File::open(&unfinished).map_err(io)?;
+        durable::publish(&file, &unfinished, path).map_err(io)?;
+    }
+    let database = open(path)?;
+    // Also of a file that is not new: whoever made it may have ended before this.
+    durable::sync_parent(path).map_err(|cause| Error::io(OPENING, &cause))?;
+    Ok(database)
+}
+
+/// With all tables, and of a format that we know.
+pub(crate) fn prepared(database: Database) -> Result<Database> {
     match format_of(&database)? {
         Some(found) if found > FORMAT => {
             return Err(Error::disk(
-                doing,
+                OPENING,
                 format!("it has format {found}, and this program knows up to {FORMAT}"),
             ));
         }
@@ -394,7 +422,6 @@ fn open_database(path: &Path) -> Result<Database> {
         transaction.open_table(table)?;
     }
     transaction.commit()?;
-    durable::sync_parent(path).map_err(|cause| Error::io(doing, &cause))?;
     Ok(database)
 }
 
@@ -425,11 +452,15 @@ fn run(shared: &Shared, mut queue: mpsc::Receiver<Message>) {
         if jobs.is_empty() {
             continue;
         }
-        let failure = commit(shared, &mut jobs).err();
+        let mut failure = commit(shared, &mut jobs).err();
         if let Some(error) = &failure {
             tracing::error!(%error, "objects could not be committed");
             if matches!(error, Error::Disk { .. } | Error::Closed) {
                 reopen(shared);
+                // The database says no more than that the disk refused; why is seen from the disk.
+                if shared.bodies.check_room_of_index() == Err(Error::StorageFull) {
+                    failure = Some(Error::StorageFull);
+                }
             }
         }
         jobs.into_iter().for_each(|job| job.answer(failure.clone()));
@@ -480,7 +511,7 @@ fn reopen(shared: &Shared) {
         .write()
         .unwrap_or_else(PoisonError::into_inner);
     *guard = None;
-    match open_database(&shared.path) {
+    match (shared.opener)() {
         Ok(database) => *guard = Some(database),
         Err(error) => tracing::error!(%error, "the index of objects cannot be opened again"),
     }

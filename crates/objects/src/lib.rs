@@ -6,7 +6,7 @@
 //! leaves the old object or the new one, whole, and at most files that nobody
 //! names, which the next start collects.
 //!
-//! Knows no protocol: authorisation by canned ACLs is asked here
+//! Knows no protocol: authorisation by ACLs is asked here
 //! ([`access`]), signatures and XML are a door's.  Time is handed in.  Start
 //! reading at [`ObjectStore`].
 
@@ -22,6 +22,8 @@ mod listing;
 mod multipart;
 pub mod names;
 mod objects;
+#[cfg(test)]
+mod power_loss;
 mod reader;
 mod records;
 mod writer;
@@ -33,7 +35,7 @@ use std::sync::Arc;
 use cumulet_domain::AccountId;
 use tokio::sync::{Semaphore, watch};
 
-pub use access::Acl;
+pub use access::{Acl, Grant, Grantee, Permission};
 pub use checksums::{Algorithm, ChecksumKind, Checksums, Digests, Expected, Hasher};
 pub use error::{Error, Expectation, Result};
 pub use export::{BUCKET, BodyName, Export, OBJECT, Row};
@@ -45,7 +47,7 @@ pub use records::{Attributes, Bucket, Object, Part, Upload};
 pub use writer::{BodyWriter, StagedBody};
 
 use bodies::Bodies;
-use index::{Index, ReadRows, Tables};
+use index::{Index, Opener, ReadRows, Tables};
 
 /// Who asks; `None` when nobody signed.
 pub type Caller = Option<AccountId>;
@@ -69,8 +71,14 @@ impl ObjectStore {
     /// # Errors
     /// `Disk`: also when another process has it open, or a newer program wrote it.
     pub fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join("index.redb");
+        Self::over(dir, Box::new(move || index::open_file(&path)))
+    }
+
+    /// As [`Self::open`], with an index that `opener` opens.
+    fn over(dir: &Path, opener: Opener) -> Result<Self> {
         let bodies = Arc::new(Bodies::open(dir, rand::random())?);
-        let index = Index::open(&dir.join("index.redb"), bodies.clone())?;
+        let index = Index::open(opener, bodies.clone())?;
         let (done, swept) = watch::channel(false);
         let store = Self {
             index: index.clone(),

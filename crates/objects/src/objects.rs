@@ -2,7 +2,7 @@
 
 use cumulet_domain::{AccountId, Timestamp};
 
-use crate::access::{self, Acl};
+use crate::access::{self, Acl, Permission};
 use crate::checksums::ChecksumKind;
 use crate::error::{Error, Result};
 use crate::index::{Rows, Tables};
@@ -246,7 +246,7 @@ impl ObjectStore {
         })
     }
 
-    /// The object, for somebody who may read and change its ACL.
+    /// The object, for somebody who may do with its ACL what `wanted` says.
     ///
     /// # Errors
     /// `NoSuchBucket`, `NoSuchKey`, `AccessDenied`.
@@ -255,9 +255,10 @@ impl ObjectStore {
         caller: Caller,
         bucket: &str,
         key: &str,
+        wanted: Permission,
     ) -> Result<(Bucket, Object)> {
         let (bucket, key) = (bucket.to_owned(), key.to_owned());
-        self.read(move |tables| controllable(tables, caller, &bucket, &key))
+        self.read(move |tables| controllable(tables, caller, &bucket, &key, wanted))
             .await
     }
 
@@ -273,7 +274,8 @@ impl ObjectStore {
         let (bucket, key) = (bucket.to_owned(), key.to_owned());
         self.index
             .write(vec![], move |tx| {
-                let (bucket, object) = controllable(&tx.tables, caller, &bucket, &key)?;
+                let wanted = Permission::WriteAcp;
+                let (bucket, object) = controllable(&tx.tables, caller, &bucket, &key, wanted)?;
                 // The bodies stay the same: they are counted once more for the new record.
                 for segment in &object.segments {
                     tx.add_use(segment.body)?;
@@ -393,12 +395,13 @@ fn controllable<R: Rows>(
     caller: Caller,
     bucket: &str,
     key: &str,
+    wanted: Permission,
 ) -> Result<(Bucket, Object)> {
     readable(
         tables,
         bucket,
         key,
         |bucket| access::may_list(caller, bucket),
-        |bucket, object| access::may_control(caller, bucket, object),
+        |bucket, object| access::may_control(caller, bucket, object, wanted),
     )
 }

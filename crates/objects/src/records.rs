@@ -4,6 +4,7 @@
 //! a function from the previous one in [`decode`].
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use cumulet_domain::{AccountId, Timestamp};
 use serde::de::DeserializeOwned;
@@ -57,6 +58,20 @@ pub struct Object {
     /// Number of parts, `None` when it was put in one piece.
     pub parts: Option<u32>,
     pub(crate) segments: Vec<Segment>,
+}
+
+impl Object {
+    /// Where a part lies in the object; `None` when there is no such part.  What was put in one
+    /// piece is its own only part.
+    pub fn part(&self, number: u16) -> Option<Range<u64>> {
+        let at = usize::from(number).checked_sub(1)?;
+        if self.parts.is_none() {
+            return (at == 0).then_some(0..self.size);
+        }
+        let length = self.segments.get(at)?.length;
+        let start = self.segments[..at].iter().map(|part| part.length).sum();
+        Some(start..start + length)
+    }
 }
 
 /// Bytes of an object that lie in one body, from its beginning.

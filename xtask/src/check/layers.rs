@@ -51,6 +51,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cumulet-door-metadata", &["cumulet-domain", "cumulet-wire"]),
     ("cumulet", &["*"]),
     ("cumulet-testkit", &["*"]),
+    // Reaches into every crate that parses what comes from outside.
+    ("cumulet-fuzz", &["*"]),
     ("cumulet-bench", &["*"]),
     ("xtask", &[]),
 ];

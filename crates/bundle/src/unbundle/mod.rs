@@ -103,7 +103,12 @@ impl Read for PartsReader {
 
 fn open(index: usize, part: PartSource) -> io::Result<Current> {
     let reader = (part.open)().map_err(|error| {
-        if error.kind() == io::ErrorKind::NotFound {
+        // A part that may not be read is missing as far as the bundle's owner is concerned.
+        let is_missing = matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+        );
+        if is_missing {
             io::Error::new(io::ErrorKind::NotFound, PartError::Missing(index))
         } else {
             error

@@ -16,6 +16,8 @@ use cumulet_bundle::package::{Destination, Request, make, upload};
 use cumulet_bundle::s3_client::Client;
 use zeroize::Zeroizing;
 
+use super::output::say;
+
 /// Makes and uploads bundles.
 #[derive(Debug, Args)]
 pub(super) struct BundleArgs {
@@ -116,18 +118,8 @@ struct StoreArgs {
     /// Your access key's id.
     #[arg(short = 'a', long, env = "AWS_ACCESS_KEY_ID", value_name = "ID")]
     access_key: String,
-    /// Your secret; other users of this machine can read arguments, so better leave it to
-    /// AWS_SECRET_ACCESS_KEY or --secret-key-file.
-    #[arg(
-        short = 's',
-        long,
-        env = "AWS_SECRET_ACCESS_KEY",
-        value_name = "SECRET",
-        hide_env_values = true,
-        conflicts_with = "secret_key_file"
-    )]
-    secret_key: Option<String>,
-    /// File with your secret, or `-` for standard input.
+    /// File with your secret, or `-` for standard input; else AWS_SECRET_ACCESS_KEY.  There is no
+    /// argument for the secret itself: other users of this machine could read it.
     #[arg(long, value_name = "FILE")]
     secret_key_file: Option<PathBuf>,
 }
@@ -137,14 +129,17 @@ struct StoreArgs {
 pub(super) fn run(args: BundleArgs) -> anyhow::Result<()> {
     match args.command {
         BundleCommand::Image(image) => {
-            println!("{}", make_bundle(&image)?.display());
+            say(format_args!("{}\n", make_bundle(&image)?.display()));
         }
         BundleCommand::Upload(args) => {
-            println!("{}", upload_bundle(&args.manifest, args.store)?);
+            say(format_args!(
+                "{}\n",
+                upload_bundle(&args.manifest, args.store)?
+            ));
         }
         BundleCommand::MakeAndUpload { image, store } => {
             let manifest = make_bundle(&image)?;
-            println!("{}", upload_bundle(&manifest, store)?);
+            say(format_args!("{}\n", upload_bundle(&manifest, store)?));
         }
     }
     Ok(())
@@ -195,10 +190,10 @@ fn upload_bundle(manifest: &Path, args: StoreArgs) -> anyhow::Result<String> {
         .url
         .or_else(|| std::env::var("AWS_ENDPOINT_URL").ok())
         .context("no object store is named: give --url, or set S3_URL or AWS_ENDPOINT_URL")?;
-    let secret = match (args.secret_key, args.secret_key_file) {
-        (Some(secret), _) => Zeroizing::new(secret),
-        (None, Some(path)) => secret_from(&path)?,
-        (None, None) => {
+    let secret = match (args.secret_key_file, std::env::var("AWS_SECRET_ACCESS_KEY")) {
+        (Some(path), _) => secret_from(&path)?,
+        (None, Ok(secret)) => Zeroizing::new(secret),
+        (None, Err(_)) => {
             bail!("no secret is given: set AWS_SECRET_ACCESS_KEY or name a --secret-key-file")
         }
     };

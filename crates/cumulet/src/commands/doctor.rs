@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Context;
+use super::output::say;
 use crate::config::{Compute, Settings};
 use crate::{machine, wiring};
 
@@ -85,12 +86,12 @@ pub(crate) fn run(context: &Context) -> anyhow::Result<ExitCode> {
         context.output.print(&Value::Array(rows));
     } else {
         for finding in &findings {
-            println!(
-                "{:8} {:13} {}",
+            say(format_args!(
+                "{:8} {:13} {}\n",
                 word(finding.weight),
                 finding.what,
                 finding.text
-            );
+            ));
         }
     }
     Ok(if is_blocked {

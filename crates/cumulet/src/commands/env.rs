@@ -10,6 +10,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::Context;
+use super::output::say;
 use crate::bootstrap::{CLIENT_DIR, Credentials};
 use crate::config::Settings;
 
@@ -63,9 +64,9 @@ pub(crate) fn run(context: &Context, args: &EnvArgs) -> anyhow::Result<ExitCode>
     );
     unset.sort();
     unset.dedup();
-    println!("unset {}", unset.join(" "));
+    say(format_args!("unset {}\n", unset.join(" ")));
     for (name, value) in variables {
-        println!("export {name}={}", quoted(&value));
+        say(format_args!("export {name}={}\n", quoted(&value)));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -95,6 +95,7 @@ struct Context {
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {
+        Ok(_) if output::has_failed() => ExitCode::FAILURE,
         Ok(code) => code,
         Err(error) => {
             eprintln!("cumulet: {error:#}");
@@ -148,12 +149,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Config(command) => config_show::run(&context, &command),
         Command::Uninstall(args) => uninstall::run(&context, &args),
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "cumulet",
-                &mut std::io::stdout(),
-            );
+            let mut script = vec![];
+            clap_complete::generate(shell, &mut Cli::command(), "cumulet", &mut script);
+            output::say(format_args!("{}", String::from_utf8_lossy(&script)));
             Ok(ExitCode::SUCCESS)
         }
     }

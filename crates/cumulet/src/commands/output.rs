@@ -1,6 +1,31 @@
 //! How answers are printed: JSON as it is, or plain aligned text.
 
+use std::fmt::Arguments;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Map, Value};
+
+/// Whether something that was to be printed could not be.
+static HAS_FAILED: AtomicBool = AtomicBool::new(false);
+
+/// Writes to standard output.  A reader that has gone (`| head`) is no news; anything else is said
+/// once, and both end the program with 1, see [`has_failed`].
+pub(crate) fn say(text: Arguments<'_>) {
+    let mut out = io::stdout().lock();
+    let Err(cause) = out.write_fmt(text).and_then(|()| out.flush()) else {
+        return;
+    };
+    let is_news = cause.kind() != io::ErrorKind::BrokenPipe;
+    if !HAS_FAILED.swap(true, Ordering::Relaxed) && is_news {
+        eprintln!("cumulet: it is done, but the answer cannot be printed: {cause}");
+    }
+}
+
+/// Whether [`say`] failed.
+pub(crate) fn has_failed() -> bool {
+    HAS_FAILED.load(Ordering::Relaxed)
+}
 
 /// The chosen form.
 #[derive(Debug, Clone, Copy)]
@@ -12,9 +37,9 @@ impl Output {
     /// Prints an answer on stdout.
     pub(crate) fn print(self, value: &Value) {
         if self.is_json {
-            println!("{value:#}");
+            say(format_args!("{value:#}\n"));
         } else {
-            print!("{}", text(value));
+            say(format_args!("{}", text(value)));
         }
     }
 }

@@ -276,6 +276,11 @@ pub(crate) fn certificate(
             out_dir,
         } => {
             let pem = file.as_deref().map(read_text).transpose()?;
+            // The private key is shown once: its place must be there before it is made.
+            if let Some(directory) = &out_dir {
+                std::fs::create_dir_all(directory)
+                    .with_context(|| format!("{} cannot be made", directory.display()))?;
+            }
             let request = Request::CertificateCreate { account, user, pem };
             let mut issued = perform(context, request)?;
             if let Some(directory) = out_dir {

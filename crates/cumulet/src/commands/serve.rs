@@ -24,6 +24,7 @@ use super::env::{ADDRESS_FILE, endpoint_of};
 use crate::config::{Compute, Settings};
 use crate::data_dir::{DataDir, write_durably};
 use crate::http::{Connections, Front};
+use crate::machine::{Inside, Machine};
 use crate::wiring::{self, Doors};
 use crate::{control, http, logging};
 
@@ -32,6 +33,8 @@ const RECONCILERS_PATIENCE: Duration = Duration::from_secs(10);
 /// How often, and after which pause, a taken port is tried.
 const LISTEN_TRIES: usize = 10;
 const LISTEN_PAUSE: Duration = Duration::from_millis(20);
+/// Until listeners that could not be opened inside the instances' network are tried again.
+const REOPEN_PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(Args)]
 pub(crate) struct ServeArgs {
@@ -113,20 +116,18 @@ async fn serve(
         stopped.clone(),
     ));
     if let Some(machine) = &cloud.machine {
+        let laid = machine.network.laid();
         let inside = machine
             .listen_inside()
             .context("the doors cannot be opened inside the instances' network")?;
-        servers.spawn(serve_doors(
-            TcpListener::from_std(inside.doors)?,
-            connections.clone(),
-            front.clone(),
-            stopped.clone(),
-        ));
-        servers.spawn(serve_metadata(
-            TcpListener::from_std(inside.metadata)?,
-            wiring::metadata(&cloud, &dir)?,
-            stopped.clone(),
-        ));
+        let doors = InsideDoors {
+            machine: machine.clone(),
+            // Guests have places of their own, so that they cannot take those of everybody else.
+            connections: Connections::new((settings.limits.connections / 2).max(16)),
+            front: front.clone(),
+            metadata: wiring::metadata(&cloud, &dir)?,
+        };
+        servers.spawn(serve_inside(doors, inside, laid, stopped.clone()));
     }
 
     let control_socket = control::bind(dir.path()).context("the control socket cannot be made")?;
@@ -230,6 +231,79 @@ async fn serve_doors(
         front.clone().answer(request)
     })
     .await;
+}
+
+async fn is_stopped(stopped: &mut watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// What the listeners inside the instances' network need.
+struct InsideDoors {
+    machine: Machine,
+    connections: Connections,
+    front: Arc<Front>,
+    metadata: Arc<cumulet_door_metadata::Metadata>,
+}
+
+/// Serves guests; opens the listeners again whenever their namespace was made anew, since those of
+/// the old one hear nobody.
+async fn serve_inside(
+    doors: InsideDoors,
+    first: Inside,
+    mut laid: watch::Receiver<u64>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let mut inside = Some(first);
+    loop {
+        let mut servers = JoinSet::new();
+        let (stop, these_stopped) = watch::channel(false);
+        let listeners = match inside.take() {
+            Some(found) => Ok(found),
+            None => {
+                let machine = doors.machine.clone();
+                let opened = tokio::task::spawn_blocking(move || machine.listen_inside()).await;
+                opened.map_err(anyhow::Error::from).flatten()
+            }
+        };
+        let pair = listeners.and_then(|it| {
+            let listener = TcpListener::from_std(it.doors)?;
+            Ok((listener, TcpListener::from_std(it.metadata)?))
+        });
+        let wait = match pair {
+            Ok((listener, metadata)) => {
+                let (connections, front) = (doors.connections.clone(), doors.front.clone());
+                servers.spawn(serve_doors(
+                    listener,
+                    connections,
+                    front,
+                    these_stopped.clone(),
+                ));
+                servers.spawn(serve_metadata(
+                    metadata,
+                    doors.metadata.clone(),
+                    these_stopped,
+                ));
+                Duration::MAX
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "guests cannot reach the doors"
+                );
+                REOPEN_PAUSE
+            }
+        };
+        tokio::select! {
+            () = is_stopped(&mut stopped) => {
+                stop.send_replace(true);
+                while servers.join_next().await.is_some() {}
+                return;
+            }
+            _ = laid.changed() => tracing::info!("the doors are opened again inside the instances' network"),
+            () = tokio::time::sleep(wait) => {}
+        }
+        stop.send_replace(true);
+    }
 }
 
 async fn serve_metadata(

@@ -8,8 +8,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,8 +18,6 @@ use tokio::sync::{Semaphore, watch};
 use super::Body;
 use crate::config::Limits;
 
-/// Streams of one HTTP/2 connection.
-const STREAMS_MAX: u32 = 100;
 /// How long bytes of an answer may wait for a client to take them.
 const UNREAD_MS_MAX: u32 = 120_000;
 /// Wait after a failed accept: out of descriptors does not mend itself at once.
@@ -76,16 +73,13 @@ pub(crate) async fn serve<A, H, F>(
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let graceful = GracefulShutdown::new();
-    let mut server = auto::Builder::new(TokioExecutor::new());
+    // HTTP/1 alone: no client of these APIs speaks HTTP/2 in plain text, and telling the two apart
+    // waits for first bytes without a time limit.
+    let mut server = hyper::server::conn::http1::Builder::new();
     server
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(limits.header_timeout_ms))
-        .max_buf_size(limits.header_bytes.max(16 * 1024))
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX));
+        .max_buf_size(limits.header_bytes.max(16 * 1024));
     loop {
         let permit = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
@@ -109,9 +103,7 @@ pub(crate) async fn serve<A, H, F>(
             let answered = answer(request);
             async move { Ok::<_, Infallible>(answered.await) }
         });
-        let connection = server
-            .serve_connection(TokioIo::new(stream), service)
-            .into_owned();
+        let connection = server.serve_connection(TokioIo::new(stream), service);
         let watched = graceful.watch(connection);
         tokio::spawn(async move {
             // Clients go away in the middle of things all the time.

@@ -145,7 +145,7 @@ fn by_path(path: &str) -> Option<Door> {
     if is_under("/services") {
         let service = path.split('/').nth(2).unwrap_or_default();
         return Some(match service {
-            "Walrus" | "objectstorage" => Door::S3,
+            "Walrus" | "objectstorage" | "s3" => Door::S3,
             // Eucalyptus, compute, Cloud; another one is refused by the door that users mean.
             _ => Door::Ec2,
         });
@@ -289,6 +289,8 @@ mod tests {
             Door::Ec2,
         ),
         case("PUT", LOCAL, "/services/Walrus/bucket/key", &[], Door::S3),
+        case("GET", LOCAL, "/services/objectstorage", &[], Door::S3),
+        case("GET", LOCAL, "/services/s3/bucket", &[], Door::S3),
         case(
             "GET",
             LOCAL,

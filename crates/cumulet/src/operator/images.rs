@@ -114,7 +114,7 @@ async fn forget_bytes(engine: &Engine, digest: Digest) {
 /// An image as operators see it.
 fn show_image(image: &Image) -> Value {
     let preparation = match &image.preparation {
-        Preparation::Pending { percent } => format!("pending {percent}%"),
+        Preparation::Pending { percent, .. } => format!("pending {percent}%"),
         Preparation::Ready { .. } => "ready".to_owned(),
         Preparation::Failed { reason } => format!("failed: {reason}"),
     };

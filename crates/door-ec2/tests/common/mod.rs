@@ -538,6 +538,10 @@ impl ImageObjects for Objects {
         self.find(bucket, key)
     }
 
+    async fn has_buckets(&self, _owner: AccountId) -> Result<bool, ObjectError> {
+        Ok(false)
+    }
+
     fn open(&self, _: AccountId, bucket: &str, key: &str) -> Result<ObjectReader, ObjectError> {
         let bytes = self.find(bucket, key)?;
         let reader: Box<dyn Read + Send> = Box::new(std::io::Cursor::new(bytes));

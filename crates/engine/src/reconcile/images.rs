@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use cumulet_domain::images::{BootKind, BundleSource, Image, ImageState, Preparation};
-use cumulet_domain::{AccountId, Error, ImageId};
+use cumulet_domain::instances::backoff_ms;
+use cumulet_domain::{AccountId, Error, ImageId, InstanceId};
 use cumulet_host::api::{BundlePart, HostError, ImageKind, ImageSource, StoredImage};
 use cumulet_store::Plan;
 
@@ -18,22 +19,37 @@ use crate::Engine;
 use crate::environment::{ImageObjects, ObjectError};
 use crate::images::bundle_context;
 use crate::records::Stored;
+use crate::state::State;
 
 /// Wait before a failed preparation is tried again.
 const RETRY_MS: i64 = 5_000;
+/// Attempts before an image has failed for good: about a quarter of an hour.
+const ATTEMPTS_MAX: u32 = 20;
 /// Progress is recorded in steps of this size, so that it costs few commits.
 const PERCENT_STEP: u8 = 20;
 
+/// Whether anybody can still use the image once it is ready: a deregistered one is prepared for the
+/// instances that were launched before.
+pub(super) fn is_to_be_prepared(state: &State, image: &Image) -> bool {
+    let is_awaited = |id: &InstanceId| {
+        state
+            .instances
+            .get(id)
+            .is_some_and(|instance| instance.image == image.id)
+    };
+    matches!(image.preparation, Preparation::Pending { .. })
+        && (image.state == ImageState::Available || state.live_instances.iter().any(is_awaited))
+}
+
 impl Engine {
-    /// One run of the job; nothing if the image is ready, failed, gone or deregistered.
+    /// One run of the job; nothing if the image is ready, failed or gone, or deregistered while no
+    /// instance waits for it.
     pub(crate) async fn prepare_image(&self, id: ImageId) -> Next {
         let state = self.snapshot();
         let Some(image) = state.images.get(&id).cloned() else {
             return Next::WhenWoken;
         };
-        let is_open = matches!(image.preparation, Preparation::Pending { .. })
-            && image.state == ImageState::Available;
-        if !is_open {
+        if !is_to_be_prepared(&state, &image) {
             return Next::WhenWoken;
         }
         let Some(source) = state.bundle_sources.get(&id).cloned() else {
@@ -64,7 +80,7 @@ impl Engine {
             }
             Err(error) if error.is_retryable => {
                 tracing::warn!(image = %id, %error, "preparing an image failed; it is tried again");
-                Next::At(self.environment().now().plus_millis(RETRY_MS))
+                self.record_attempt(id, &error).await
             }
             Err(error) => {
                 tracing::warn!(image = %id, %error, "an image cannot be prepared");
@@ -151,11 +167,40 @@ impl Engine {
 
     async fn record_progress(&self, id: ImageId, percent: u8) -> Result<(), Error> {
         self.change_image(id, move |image| {
-            if let Preparation::Pending { percent: shown } = &mut image.preparation {
+            if let Preparation::Pending { percent: shown, .. } = &mut image.preparation {
                 *shown = (*shown).max(percent);
             }
         })
         .await
+    }
+
+    /// Counts a failed attempt; after the last one the image has failed, so that nothing waits for
+    /// it for ever.
+    async fn record_attempt(&self, id: ImageId, error: &HostError) -> Next {
+        let reason = format!(
+            "{} ({ATTEMPTS_MAX} attempts)",
+            error.user_reason.trim_end_matches('.')
+        );
+        let failures = match self.snapshot().images.get(&id).map(|it| &it.preparation) {
+            Some(Preparation::Pending { failures, .. }) => failures + 1,
+            _ => return Next::WhenWoken,
+        };
+        if failures >= ATTEMPTS_MAX {
+            return self.record(id, Preparation::Failed { reason }).await;
+        }
+        let counted = self.change_image(id, move |image| {
+            if let Preparation::Pending {
+                failures: known, ..
+            } = &mut image.preparation
+            {
+                *known = failures;
+            }
+        });
+        if let Err(error) = counted.await {
+            tracing::warn!(image = %id, %error, "a failed attempt could not be recorded");
+        }
+        let wait = backoff_ms(failures).max(RETRY_MS);
+        Next::At(self.environment().now().plus_millis(wait))
     }
 
     async fn record(&self, id: ImageId, preparation: Preparation) -> Next {

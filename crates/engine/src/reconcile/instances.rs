@@ -9,7 +9,8 @@
 
 use cumulet_domain::images::{BootKind, Image, Preparation};
 use cumulet_domain::instances::{
-    DiskReadiness, EndCause, Instance, Seen, StateReason, Step, Vm, Want, backoff_ms, mac_of, plan,
+    DiskReadiness, EndCause, HEALTHY_AFTER_MS, Instance, Seen, StateReason, Step, Vm, Want,
+    backoff_ms, mac_of, plan,
 };
 use cumulet_domain::network::AddressBlock;
 use cumulet_domain::{Error, InstanceId, KernelId, Timestamp};
@@ -69,7 +70,10 @@ impl Engine {
                 if let Err(error) = self.host().network.ensure_port(&port_of(instance)).await {
                     tracing::warn!(instance = %instance.id, %error, "could not ensure the port of a running instance");
                 }
-                Seen::Running { since }
+                match self.host().network.is_plugged(instance.id).await {
+                    Ok(false) => Seen::CutOff,
+                    Ok(true) | Err(_) => Seen::Running { since },
+                }
             }
             Ok(VmState::Absent { exit: None }) => Seen::NeverStarted,
             Ok(VmState::Absent { exit: Some(exit) }) => Seen::Ended(match exit.cause {
@@ -103,15 +107,50 @@ impl Engine {
                     if !matches!(it.observed.vm, Vm::Running { .. }) && it.observed.has_run {
                         it.observed.reboots = it.intent.reboots;
                     }
+                    if !it.observed.has_run {
+                        it.observed.failures = 0;
+                    }
                     it.observed.vm = Vm::Running { since };
                     it.observed.has_run = true;
-                    it.observed.failures = 0;
                     it.observed.retry_at = None;
                 })
                 .await?;
                 Ok(Performed::Again)
             }
             Step::RecordEnded => {
+                // Something may be left of it that nobody can reach any more, and hold its tap.
+                if let Err(failure) = self.host().vms.ensure_stopped(id, Stop::Now).await {
+                    return self.record_failure(instance, Failure::from(failure)).await;
+                }
+                let now = self.environment().now();
+                self.change_instance(id, move |it| {
+                    let ran_ms = match it.observed.vm {
+                        Vm::Running { since } => now.millis_since(since),
+                        Vm::NotStarted | Vm::Ended => 0,
+                    };
+                    it.observed.vm = Vm::Ended;
+                    // One crash after a long time is the first; one after another waits longer.
+                    if ran_ms >= HEALTHY_AFTER_MS {
+                        it.observed.failures = 0;
+                    }
+                    it.observed.failures += 1;
+                    it.observed.retry_at = Some(now.plus_millis(backoff_ms(it.observed.failures)));
+                    it.observed.last_failure = Some(StateReason::new(
+                        "Server.InternalError",
+                        "Server.InternalError: The virtual machine ended unexpectedly and is started again on its disk",
+                    ));
+                })
+                .await?;
+                Ok(Performed::Again)
+            }
+            Step::Restart => {
+                tracing::warn!(instance = %id, "the network of an instance was removed under it; it is started again");
+                let how = Stop::Graceful {
+                    patience_ms: self.config().shutdown_patience_ms,
+                };
+                if let Err(failure) = self.host().vms.ensure_stopped(id, how).await {
+                    return self.record_failure(instance, Failure::from(failure)).await;
+                }
                 let now = self.environment().now();
                 self.change_instance(id, move |it| {
                     it.observed.vm = Vm::Ended;
@@ -119,7 +158,7 @@ impl Engine {
                     it.observed.retry_at = Some(now.plus_millis(backoff_ms(it.observed.failures)));
                     it.observed.last_failure = Some(StateReason::new(
                         "Server.InternalError",
-                        "Server.InternalError: The virtual machine ended unexpectedly and is started again on its disk",
+                        "Server.InternalError: The network of the instance was removed on its host; it is started again on its disk",
                     ));
                 })
                 .await?;

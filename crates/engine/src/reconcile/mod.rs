@@ -11,7 +11,6 @@ mod instances;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-use cumulet_domain::images::{ImageState, Preparation};
 use cumulet_domain::{ImageId, InstanceId, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -171,8 +170,7 @@ impl Manager {
             }
         }
         for image in state.images.values() {
-            let is_open = matches!(image.preparation, Preparation::Pending { .. });
-            if is_open && image.state == ImageState::Available {
+            if images::is_to_be_prepared(&state, image) {
                 self.wake(Key::Image(image.id));
             }
         }

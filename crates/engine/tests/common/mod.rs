@@ -216,6 +216,10 @@ impl ImageObjects for NoObjects {
     ) -> Result<Vec<u8>, ObjectError> {
         Err(ObjectError::NotFound(format!("{bucket}/{key}")))
     }
+    async fn has_buckets(&self, _owner: AccountId) -> Result<bool, ObjectError> {
+        Ok(false)
+    }
+
     fn open(&self, _: AccountId, bucket: &str, key: &str) -> Result<ObjectReader, ObjectError> {
         Err(ObjectError::NotFound(format!("{bucket}/{key}")))
     }

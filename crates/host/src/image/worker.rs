@@ -11,12 +11,14 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use cumulet_bundle::unbundle::{PartError, PartSource, PartsReader};
 use cumulet_domain::Digest;
 use rustix::process::Signal;
@@ -263,7 +265,35 @@ fn check(done: &Done, output: &File, size_max: u64) -> Result<()> {
             "The image could not be read",
         ));
     }
+    // Images are shared by their digest: a wrong one would be another's image.
+    let sha256 = digest_of(output, length).map_err(retryable)?;
+    if sha256 != done.sha256 {
+        return Err(HostError::permanent(
+            DOING,
+            format!("the worker reported {} and wrote {sha256}", done.sha256),
+            "The image could not be read",
+        ));
+    }
     Ok(())
+}
+
+fn digest_of(file: &File, length: u64) -> io::Result<Digest> {
+    let mut context = Context::new(&SHA256);
+    let mut buffer = vec![0; 1024 * 1024];
+    let mut position = 0;
+    while position < length {
+        let count = match file.read_at(&mut buffer, position) {
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        context.update(buffer.get(..count).unwrap_or_default());
+        position += count as u64;
+    }
+    let digest = context.finish();
+    let bytes = digest.as_ref().try_into();
+    bytes.map(Digest).map_err(io::Error::other)
 }
 
 fn retryable(cause: impl ToString) -> HostError {

@@ -9,7 +9,9 @@ fail() {
     say "cannot start this image: $*"
     $B sync
     $B sleep 1
-    $B poweroff -f
+    # A panic, not a power off: that would count as the guest's own wish to end, and its disk
+    # would go with it.
+    $B echo c >/proc/sysrq-trigger
     while :; do $B sleep 60; done
 }
 

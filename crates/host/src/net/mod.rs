@@ -23,6 +23,8 @@ mod command;
 mod dhcp;
 mod dns;
 mod forwarding;
+#[doc(hidden)]
+pub mod fuzzing;
 mod ground;
 mod inventory;
 mod lease;
@@ -113,6 +115,8 @@ struct Inner {
     /// Held while the host is changed.
     serving: Mutex<Option<Serving>>,
     leases: Arc<Leases>,
+    /// How many namespaces were laid or found; listeners in an earlier one hear nobody.
+    laid: tokio::sync::watch::Sender<u64>,
 }
 
 /// Servers and the namespace that they serve.
@@ -141,6 +145,7 @@ impl KernelNetwork {
             config,
             serving: Mutex::new(None),
             leases: Arc::default(),
+            laid: tokio::sync::watch::Sender::new(0),
         })))
     }
 
@@ -163,6 +168,12 @@ impl KernelNetwork {
                 )
             })
         })
+    }
+
+    /// Changes whenever the namespace is another one than before: then listeners that
+    /// [`Self::listen_inside`] gave are to be opened again.
+    pub fn laid(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.laid.subscribe()
     }
 
     /// Runs blocking work off the async threads.
@@ -241,6 +252,7 @@ impl Inner {
             dhcp,
             dns: self.start_dns()?,
         });
+        self.laid.send_modify(|count| *count += 1);
         Ok(())
     }
 
@@ -305,6 +317,10 @@ impl Inner {
                 "Internal error on launch",
             ));
         }
+        if !namespace::exists(&self.cloud)? {
+            tracing::warn!("the cloud's network namespace is gone; it is laid again");
+            self.ensure_ground()?;
+        }
         let _changing = self.lock();
         namespace::inside(&self.cloud, || {
             let tap = tap_of(port.instance);
@@ -367,6 +383,10 @@ impl Inner {
             }
             tap::open(&name)
         })
+    }
+
+    fn is_plugged(&self, instance: InstanceId) -> Result<bool> {
+        namespace::inside(&self.cloud, || tap::is_held(&tap_of(instance)))
     }
 
     fn ports(&self) -> Result<Vec<InstanceId>> {
@@ -476,6 +496,10 @@ impl Network for KernelNetwork {
 
     async fn open_tap(&self, instance: InstanceId) -> Result<OwnedFd> {
         self.blocking(move |inner| inner.open_tap(instance)).await
+    }
+
+    async fn is_plugged(&self, instance: InstanceId) -> Result<bool> {
+        self.blocking(move |inner| inner.is_plugged(instance)).await
     }
 
     async fn ports(&self) -> Result<Vec<InstanceId>> {

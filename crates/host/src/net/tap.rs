@@ -10,9 +10,26 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::libc;
+use nix::net::if_::InterfaceFlags;
 use rustix::fs::{Mode, OFlags};
 
 use crate::api::{HostError, Result};
+
+/// Whether a descriptor holds the tap of the caller's namespace: the kernel gives it a carrier then.
+///
+/// # Errors
+/// When there is no such tap.
+pub(super) fn is_held(name: &str) -> Result<bool> {
+    let doing = || format!("could not look at the tap {name}");
+    let links = nix::ifaddrs::getifaddrs().map_err(|error| HostError::new(doing(), error))?;
+    let mut flags = links
+        .filter(|link| link.interface_name == name)
+        .map(|link| link.flags);
+    let flags = flags.next();
+    let flags = flags.ok_or_else(|| HostError::new(doing(), "there is no such link"))?;
+    // A link that somebody took down shows no carrier either way.
+    Ok(!flags.contains(InterfaceFlags::IFF_UP) || flags.contains(InterfaceFlags::IFF_LOWER_UP))
+}
 
 mod requests {
     use nix::libc::c_int;

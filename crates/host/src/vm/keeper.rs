@@ -28,6 +28,8 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, ExitCode};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::FdFlags;
 use rustix::process::{Pid, PidfdFlags};
@@ -51,6 +53,15 @@ const QUIT_MAX: Duration = Duration::from_secs(10);
 const CLIENTS_MAX: usize = 8;
 /// How much of QEMU's complaints is kept.
 const COMPLAINT_BYTES_MAX: usize = 2048;
+/// How long a guest may take to go down when the keeper is told to end (SIGTERM), as when the host
+/// shuts down; a second signal does not wait.
+const TERM_PATIENCE_MS: u64 = 60_000;
+/// The console may give so much, then it rests: a guest that floods it waits, as for a slow serial
+/// line, and neither our time nor the server's requests suffer.
+const CONSOLE_BURST: usize = 64 * 1024;
+const CONSOLE_REST: Duration = Duration::from_millis(50);
+/// How often a guest is continued that waits for room on the host's disk.
+const CONTINUE_EVERY: Duration = Duration::from_secs(5);
 /// The power button is pressed again and again, since a guest that is still coming up hears
 /// nothing, and one that is going down does not mind.
 const PRESS_EVERY: Duration = Duration::from_secs(5);
@@ -89,6 +100,13 @@ fn run() -> io::Result<()> {
     rustix::io::fcntl_setfd(&qmp_of_qemu, FdFlags::empty())?;
     named.push((QMP_DESCRIPTOR.to_owned(), qmp_of_qemu));
 
+    // Blocked for QEMU too, which inherits it: when everybody is told to end, the guest goes down
+    // first.
+    let mut ends = SigSet::empty();
+    ends.add(Signal::SIGTERM);
+    ends.thread_block()?;
+    let signals = SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+
     let mut qemu = start_qemu(&job.qemu, &job.arguments, &named)?;
     // Only the lock is ours to hold; tap and disks close when QEMU does.
     named.retain(|(name, _)| name == protocol::LOCK_DESCRIPTOR);
@@ -113,14 +131,17 @@ fn run() -> io::Result<()> {
         qmp: Some(qmp),
         qmp_reader: qmp::Reader::default(),
         control,
+        signals,
         clients: vec![],
         console,
+        console_rests_until: None,
         complaint: vec![],
         intent: Intent::Start {
             until: Instant::now() + START_MAX,
         },
         is_resetting: false,
         press_at: None,
+        continue_at: None,
     };
     keeper.watch()
 }
@@ -172,26 +193,34 @@ struct Keeper {
     qmp: Option<UnixStream>,
     qmp_reader: qmp::Reader,
     control: UnixListener,
+    signals: SignalFd,
     clients: Vec<Client>,
     console: ring::Writer,
+    console_rests_until: Option<Instant>,
     complaint: Vec<u8>,
     intent: Intent,
     /// The guest went down and was reset; it is continued when the reset is done.
     is_resetting: bool,
     /// When to press the power button again, while a guest is to go down.
     press_at: Option<Instant>,
+    /// When to continue the guest, while it waits for room on the host's disk.
+    continue_at: Option<Instant>,
 }
 
 impl Keeper {
     fn watch(mut self) -> io::Result<()> {
         loop {
             let is_gone = self.wait()?;
+            if is_gone {
+                self.console_rests_until = None;
+            }
             self.read_console();
             self.read_complaint();
             self.hear_qemu()?;
             if is_gone {
                 return self.end();
             }
+            self.hear_signals()?;
             self.hear_clients()?;
             self.mind_time()?;
         }
@@ -202,8 +231,11 @@ impl Keeper {
         let mut polled = vec![
             PollFd::new(&self.pidfd, PollFlags::IN),
             PollFd::new(&self.control, PollFlags::IN),
+            PollFd::new(&self.signals, PollFlags::IN),
         ];
-        if let Some(it) = &self.stdout {
+        if let Some(it) = &self.stdout
+            && self.console_rests_until.is_none()
+        {
             polled.push(PollFd::new(it, PollFlags::IN));
         }
         if let Some(it) = &self.stderr {
@@ -221,6 +253,8 @@ impl Keeper {
         let next = deadlines
             .chain(self.intent.deadline())
             .chain(self.press_at)
+            .chain(self.continue_at)
+            .chain(self.console_rests_until)
             .min();
         let timeout = next.map(|it| it.saturating_duration_since(Instant::now()));
         let timeout = timeout.map(|it| {
@@ -237,16 +271,29 @@ impl Keeper {
     }
 
     fn read_console(&mut self) {
+        if self
+            .console_rests_until
+            .is_some_and(|it| it > Instant::now())
+        {
+            return;
+        }
+        self.console_rests_until = None;
         let mut buffer = [0; 16 * 1024];
+        let mut read = 0;
         while let Some(pipe) = &mut self.stdout {
             match pipe.read(&mut buffer) {
                 Ok(0) => self.stdout = None,
                 Ok(length) => {
+                    read += length;
                     // The file's room is reserved.  If writing fails all the same, losing console
                     // output is better than losing the guest.
                     let _ = self
                         .console
                         .append(buffer.get(..length).unwrap_or_default(), now());
+                    if read >= CONSOLE_BURST {
+                        self.console_rests_until = Some(Instant::now() + CONSOLE_REST);
+                        return;
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -368,6 +415,7 @@ impl Keeper {
                     self.finish(ExitCause::GuestPanic)?;
                 }
             },
+            Event::OutOfRoom => self.continue_at = Some(Instant::now() + CONTINUE_EVERY),
             Event::Other => {}
         }
         Ok(())
@@ -380,6 +428,20 @@ impl Keeper {
             until: Instant::now() + QUIT_MAX,
         };
         self.tell("quit", OTHER_ID);
+        Ok(())
+    }
+
+    fn hear_signals(&mut self) -> io::Result<()> {
+        while let Ok(Some(_)) = self.signals.read_signal() {
+            let patience_ms = match self.intent {
+                Intent::Stop { .. } => 0,
+                Intent::Start { .. }
+                | Intent::Run
+                | Intent::Reboot { .. }
+                | Intent::Quit { .. } => TERM_PATIENCE_MS,
+            };
+            self.obey(&Request::Stop { patience_ms })?;
+        }
         Ok(())
     }
 
@@ -450,6 +512,13 @@ impl Keeper {
                 | Intent::Reboot { .. }
                 | Intent::Stop { .. }
                 | Intent::Quit { .. } => self.press_at = None,
+            }
+        }
+        if self.continue_at.is_some_and(|it| it <= Instant::now()) {
+            self.continue_at = None;
+            if matches!(self.intent, Intent::Run) {
+                // Without room there is another event, and another attempt.
+                self.tell("cont", OTHER_ID);
             }
         }
         if self.intent.deadline().is_none_or(|it| it > Instant::now()) {

@@ -221,7 +221,14 @@ impl Vms for QemuVms {
 
     async fn ensure_stopped(&self, instance: InstanceId, how: Stop) -> Result<()> {
         if !self.is_locked(instance).await? {
-            return Ok(());
+            // Nobody answers for those whose directory was deleted.
+            return self
+                .blocking("stopping a VM", move |shared| {
+                    shared.end_strays(instance).map_err(|cause| {
+                        HostError::new(format!("ending what is left of {instance}"), cause)
+                    })
+                })
+                .await;
         }
         let patience_ms = match how {
             Stop::Graceful { patience_ms } => patience_ms,
@@ -338,6 +345,20 @@ impl Shared {
         }
     }
 
+    /// Kills processes of a VM whose run directory was deleted under it, and waits for their end.
+    fn end_strays(&self, instance: InstanceId) -> io::Result<()> {
+        let run_dir = self.run_dir(instance);
+        let until = Instant::now() + STOP_EXTRA;
+        while run_dir.kill_strays()? {
+            tracing::warn!(%instance, "a VM without its run directory was killed");
+            if Instant::now() >= until {
+                return Err(io::Error::other("its processes do not end"));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
     /// Hands a request to a living keeper.
     fn ask(&self, instance: InstanceId, request: &Request) -> io::Result<()> {
         let run_dir = self.run_dir(instance);
@@ -418,6 +439,8 @@ pub fn find_qemu() -> Option<PathBuf> {
 pub fn default_machine(qemu: &Path) -> Result<String> {
     let output = Command::new(qemu)
         .args(["-machine", "help"])
+        // Nothing of ours is its business.
+        .env_clear()
         .output()
         .map_err(|cause| HostError::new("asking QEMU for its machine types", cause))?;
     find_machine(&String::from_utf8_lossy(&output.stdout)).ok_or_else(|| {

@@ -35,6 +35,8 @@ pub(crate) enum Event {
     },
     Reset,
     GuestPanicked,
+    /// A write failed since the host's disk is full; the guest is paused.
+    OutOfRoom,
     Other,
 }
 
@@ -97,6 +99,8 @@ struct Data {
     guest: bool,
     #[serde(default)]
     reason: String,
+    #[serde(default)]
+    action: String,
 }
 
 /// `null` counts as an answer.
@@ -119,6 +123,7 @@ fn parse(line: &[u8]) -> Option<Message> {
             },
             "RESET" => Event::Reset,
             "GUEST_PANICKED" => Event::GuestPanicked,
+            "BLOCK_IO_ERROR" if line.data.action == "stop" => Event::OutOfRoom,
             _ => Event::Other,
         }));
     }

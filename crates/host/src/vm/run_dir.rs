@@ -192,6 +192,51 @@ impl RunDir {
         Ok(())
     }
 
+    /// Kills processes that were started in this directory and are not to be reached any more,
+    /// since somebody deleted it: without their lock nothing else tells of them.  True if there
+    /// were any.
+    pub(crate) fn kill_strays(&self) -> io::Result<bool> {
+        let mut found = false;
+        for pid in self.strays()? {
+            let Some(pid) = rustix::process::Pid::from_raw(pid) else {
+                continue;
+            };
+            let opened = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
+            if let Ok(pidfd) = opened
+                && self.strays()?.contains(&pid.as_raw_nonzero().get())
+            {
+                found = true;
+                let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Processes of instances whose working directory is, or was, `vm/`.
+    pub(crate) fn strays(&self) -> io::Result<Vec<i32>> {
+        let vm = match self.path.parent().map(fs::canonicalize) {
+            Some(Ok(run)) => run
+                .join(self.path.file_name().unwrap_or_default())
+                .join("vm"),
+            Some(Err(error)) => return Err(error),
+            None => return Ok(vec![]),
+        };
+        let mut deleted = vm.clone().into_os_string();
+        deleted.push(" (deleted)");
+        let mut found = vec![];
+        for (pid, process) in processes()? {
+            // A process that ended meanwhile has no directory any more.
+            let Ok(directory) = fs::read_link(process.join("cwd")) else {
+                continue;
+            };
+            let is_here = directory == vm || directory.as_os_str() == deleted;
+            if is_here && real_uid(&process).is_some_and(|uid| uid >= UID_MIN) {
+                found.push(pid);
+            }
+        }
+        Ok(found)
+    }
+
     pub(crate) fn remove(&self) -> io::Result<()> {
         match fs::remove_dir_all(&self.path) {
             Ok(()) => Ok(()),
@@ -203,14 +248,20 @@ impl RunDir {
 
 /// Processes that run under a user id now.
 fn processes_of(uid: u32) -> io::Result<Vec<i32>> {
+    let all = processes()?.into_iter();
+    Ok(all
+        .filter(|(_, process)| real_uid(process) == Some(uid))
+        .map(|(pid, _)| pid)
+        .collect())
+}
+
+/// All processes with their directories in `/proc`.
+fn processes() -> io::Result<Vec<(i32, PathBuf)>> {
     let mut found = vec![];
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
-        let pid = entry.file_name().to_str().and_then(|it| it.parse().ok());
-        if let Some(pid) = pid
-            && real_uid(&entry.path()) == Some(uid)
-        {
-            found.push(pid);
+        if let Some(pid) = entry.file_name().to_str().and_then(|it| it.parse().ok()) {
+            found.push((pid, entry.path()));
         }
     }
     Ok(found)

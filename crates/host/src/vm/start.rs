@@ -37,6 +37,9 @@ pub(super) fn start(shared: &Shared, spec: &VmSpec, tap: OwnedFd) -> Result<()> 
         return Ok(());
     };
     shared.watch_lock(instance);
+    shared
+        .end_strays(instance)
+        .map_err(|cause| HostError::new(format!("ending an earlier VM of {instance}"), cause))?;
     let descriptors = gather(shared, spec, tap, &run_dir, lock)?;
     let job = Job {
         version: VERSION,
@@ -52,11 +55,28 @@ pub(super) fn start(shared: &Shared, spec: &VmSpec, tap: OwnedFd) -> Result<()> 
         run_keeper(&shared.config.keeper, (spec.uid, gid), &job, &descriptors).map_err(failed)?;
     match reply {
         Reply::Started => Ok(()),
-        Reply::Failed { detail } => Err(HostError::new(
-            format!("starting the VM of {instance}"),
-            detail,
-        )),
+        Reply::Failed { detail } => {
+            let user_reason = reason_of(&detail);
+            let failed = HostError::new(format!("starting the VM of {instance}"), detail);
+            Err(HostError {
+                user_reason: user_reason.unwrap_or(&failed.user_reason).to_owned(),
+                ..failed
+            })
+        }
     }
+}
+
+/// What the user may read of a keeper's complaint, where it is worth more than that it failed.
+fn reason_of(detail: &str) -> Option<&'static str> {
+    let is_memory = [
+        "cannot set up guest memory",
+        "Cannot allocate memory",
+        "cannot allocate memory",
+    ];
+    is_memory
+        .iter()
+        .any(|it| detail.contains(it))
+        .then_some("The host has not enough memory for this instance")
 }
 
 /// The instance's own group, or the one that may use the processor's virtualisation.

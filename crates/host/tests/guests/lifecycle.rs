@@ -119,8 +119,8 @@ fn processes_have_no_rights(cloud: &Cloud) {
         } else {
             assert_eq!(count("/disks/") + count("/overlays/") + count("tun"), 0);
             assert_eq!(count("/consoles/"), 1, "{files:?}");
-            // Three of its own, lock, console, QEMU's two pipes, QMP, pidfd, control socket.
-            assert!(files.len() <= 11, "{files:?}");
+            // Three of its own, lock, console, QEMU's two pipes, QMP, pidfd, control socket, signals.
+            assert!(files.len() <= 12, "{files:?}");
         }
     }
 }

@@ -1,27 +1,33 @@
-"""boto3 against an S3 endpoint.
+"""boto3: what the object store does, in depth, with refusals.
 
-Takes S3_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY from the environment, and
-S3_OTHER_ACCESS_KEY_ID, S3_OTHER_SECRET_ACCESS_KEY for the parts that need a
-second account.  Every bucket that it makes it deletes again.
+Beside the variables of common.py it takes CUMULET_TEST_OTHER_ACCESS_KEY and
+CUMULET_TEST_OTHER_SECRET_KEY, the key of a user of a second account.  Every
+bucket that it makes it deletes again.
 """
 
 import base64
 import hashlib
 import io
-import json
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
 import uuid
 
-import boto3
-import botocore
-from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
-from botocore.exceptions import ClientError
+import common
 
-URL = os.environ["S3_URL"]
+common.isolate()
+
+import boto3  # noqa: E402  (reads the environment when imported)
+import botocore  # noqa: E402
+from boto3.s3.transfer import TransferConfig  # noqa: E402
+from botocore.config import Config  # noqa: E402
+from botocore.exceptions import ClientError  # noqa: E402
+
+URL = common.ENDPOINT
+OTHER_KEY = common.setting("OTHER_ACCESS_KEY")
+OTHER_SECRET = common.setting("OTHER_SECRET_KEY")
 PARTS = 5 * 1024 * 1024
 
 
@@ -32,8 +38,8 @@ def client(key=None, secret=None, **config):
         "s3",
         endpoint_url=URL,
         region_name="us-east-1",
-        aws_access_key_id=key or os.environ["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=secret or os.environ["AWS_SECRET_ACCESS_KEY"],
+        aws_access_key_id=key or common.ACCESS_KEY,
+        aws_secret_access_key=secret or common.SECRET_KEY,
         config=Config(**settings),
     )
 
@@ -297,8 +303,8 @@ def access(s3, name):
     unknown = client(key="AKIDNOBODYHERE")
     refused("InvalidAccessKeyId", unknown.list_buckets)
     elsewhere = boto3.client("s3", endpoint_url=URL, region_name="eu-west-1",
-                             aws_access_key_id=os.environ["AWS_ACCESS_KEY_ID"],
-                             aws_secret_access_key=os.environ["AWS_SECRET_ACCESS_KEY"],
+                             aws_access_key_id=common.ACCESS_KEY,
+                             aws_secret_access_key=common.SECRET_KEY,
                              config=Config(s3={"addressing_style": "path"}))
     # boto3 reads the region out of the refusal and asks again.
     elsewhere.list_objects_v2(Bucket=name)
@@ -309,28 +315,70 @@ def access(s3, name):
     url = old.generate_presigned_url("get_object", {"Bucket": name, "Key": "v2"})
     assert urllib.request.urlopen(url).read() == b"old signature"
 
-    other_key = os.environ.get("S3_OTHER_ACCESS_KEY_ID")
-    if other_key:
-        other = client(other_key, os.environ["S3_OTHER_SECRET_ACCESS_KEY"])
-        refused("BucketAlreadyExists", other.create_bucket, Bucket=name)
-        refused("AccessDenied", other.list_objects_v2, Bucket=name)
-        refused("AccessDenied", other.get_object, Bucket=name, Key="private")
-        refused("AccessDenied", other.put_object, Bucket=name, Key="k", Body=b"x" * 2000000)
-        refused("AccessDenied", other.delete_object, Bucket=name, Key="private")
-        refused("AccessDenied", other.delete_bucket, Bucket=name)
-        refused("403", other.head_bucket, Bucket=name)
-        refused("AccessDenied", other.get_object, Bucket=name, Key="none")
-        assert other.get_object(Bucket=name, Key="public")["Body"].read() == b"open"
-        refused("AccessDenied", s3.list_objects_v2, Bucket=name, ExpectedBucketOwner="111111111111")
+    other = client(OTHER_KEY, OTHER_SECRET)
+    refused("BucketAlreadyExists", other.create_bucket, Bucket=name)
+    refused("AccessDenied", other.list_objects_v2, Bucket=name)
+    refused("AccessDenied", other.get_object, Bucket=name, Key="private")
+    refused("AccessDenied", other.put_object, Bucket=name, Key="k", Body=b"x" * 2000000)
+    refused("AccessDenied", other.delete_object, Bucket=name, Key="private")
+    refused("AccessDenied", other.delete_bucket, Bucket=name)
+    refused("403", other.head_bucket, Bucket=name)
+    refused("AccessDenied", other.get_object, Bucket=name, Key="none")
+    assert other.get_object(Bucket=name, Key="public")["Body"].read() == b"open"
+    refused("AccessDenied", s3.list_objects_v2, Bucket=name, ExpectedBucketOwner="111111111111")
+
+
+def sharing(s3, name):
+    """Grants by account, in headers and in a policy."""
+    other = client(OTHER_KEY, OTHER_SECRET)
+    friend = other.list_buckets()["Owner"]["ID"]
+    s3.put_object(Bucket=name, Key="shared", Body=b"for a friend", GrantRead=f'id="{friend}"')
+    assert other.get_object(Bucket=name, Key="shared")["Body"].read() == b"for a friend"
+    refused("AccessDenied", other.get_object_acl, Bucket=name, Key="shared")
+    shown = s3.get_object_acl(Bucket=name, Key="shared")["Grants"]
+    assert [(grant["Grantee"]["ID"], grant["Permission"]) for grant in shown] == [(friend, "READ")], shown
+    owner = s3.get_object_acl(Bucket=name, Key="shared")["Owner"]
+    grants = [{"Grantee": {"Type": "CanonicalUser", "ID": friend}, "Permission": "READ_ACP"}]
+    policy = {"Owner": owner, "Grants": grants}
+    s3.put_object_acl(Bucket=name, Key="shared", AccessControlPolicy=policy)
+    refused("AccessDenied", other.get_object, Bucket=name, Key="shared")
+    assert other.get_object_acl(Bucket=name, Key="shared")["Grants"][0]["Permission"] == "READ_ACP"
+    s3.put_bucket_acl(Bucket=name, GrantWrite=f"id={friend}")
+    other.put_object(Bucket=name, Key="theirs", Body=b"x")
+    refused("AccessDenied", other.list_objects_v2, Bucket=name)
+    s3.put_bucket_acl(Bucket=name, ACL="private")
+    refused("AccessDenied", other.put_object, Bucket=name, Key="theirs", Body=b"y")
+
+
+def details(s3, name):
+    """Parts by number, conditions, and headers that the client asks for."""
+    upload = s3.create_multipart_upload(Bucket=name, Key="numbered")["UploadId"]
+    at = {"Bucket": name, "Key": "numbered", "UploadId": upload}
+    first = s3.upload_part(**at, PartNumber=1, Body=b"1" * PARTS)["ETag"]
+    source = {"Bucket": name, "Key": "public"}
+    second = s3.upload_part_copy(**at, PartNumber=2, CopySource=source, CopySourceRange="bytes=1-3")
+    parts = [first, second["CopyPartResult"]["ETag"]]
+    listed = [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(parts, 1)]
+    s3.complete_multipart_upload(**at, MultipartUpload={"Parts": listed})
+    part = s3.get_object(Bucket=name, Key="numbered", PartNumber=2)
+    assert part["Body"].read() == b"pen" and part["PartsCount"] == 2
+    head = s3.head_object(Bucket=name, Key="numbered", PartNumber=1)
+    assert head["ContentLength"] == PARTS and head["PartsCount"] == 2
+    modified = head["LastModified"]
+    refused("304", s3.get_object, Bucket=name, Key="public", IfModifiedSince=time.time())
+    refused("PreconditionFailed", s3.get_object, Bucket=name, Key="public", IfUnmodifiedSince=1)
+    s3.get_object(Bucket=name, Key="numbered", IfUnmodifiedSince=modified)
+    asked = s3.get_object(Bucket=name, Key="public", ResponseContentType="text/x-asked")
+    assert asked["ContentType"] == "text/x-asked"
 
 
 def main():
     s3 = client()
     name = "boto3-" + uuid.uuid4().hex[:12]
     buckets(s3, name)
-    for part in (objects, odd_keys, checksums, multipart, listings, access):
+    for part in (objects, odd_keys, checksums, multipart, listings, access, sharing, details):
         part(s3, name)
-        print(part.__name__, "ok", flush=True)
+        common.say(part.__name__ + " ok")
     while True:
         keys = [{"Key": entry["Key"]} for entry in s3.list_objects_v2(Bucket=name).get("Contents", [])]
         if not keys:
@@ -338,7 +386,7 @@ def main():
         s3.delete_objects(Bucket=name, Delete={"Objects": keys})
     s3.delete_bucket(Bucket=name)
     refused("NoSuchBucket", s3.list_objects_v2, Bucket=name)
-    print("boto3 ok", botocore.__version__)
+    common.say("all of it works with botocore " + botocore.__version__)
 
 
 if __name__ == "__main__":

@@ -1,29 +1,33 @@
-"""boto 2.49 against an S3 endpoint: SigV2, plain HTTP, path calling format.
-
-Takes S3_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY from the environment.
-"""
+"""boto 2.49: the object store in depth, by version 2 signatures, at its own address and at that of an older cloud."""
 
 import hashlib
 import io
 import os
 import sys
-import urllib.parse
 import urllib.request
 import uuid
+import warnings
 
-import boto
-from boto.exception import S3ResponseError
-from boto.s3.connection import OrdinaryCallingFormat, S3Connection
+# It is older than the Python that runs it.
+warnings.simplefilter("ignore")
+
+import common  # noqa: E402
+
+common.isolate()
+
+import boto  # noqa: E402
+from boto.exception import S3ResponseError  # noqa: E402
+from boto.s3.connection import OrdinaryCallingFormat, S3Connection  # noqa: E402
 
 
-def main():
-    url = urllib.parse.urlsplit(os.environ["S3_URL"])
+def work(path):
     s3 = S3Connection(
-        os.environ["AWS_ACCESS_KEY_ID"],
-        os.environ["AWS_SECRET_ACCESS_KEY"],
+        common.ACCESS_KEY,
+        common.SECRET_KEY,
         is_secure=False,
-        host=url.hostname,
-        port=url.port,
+        host=common.HOST,
+        port=common.PORT,
+        path=path or "/",
         calling_format=OrdinaryCallingFormat(),
     )
     name = "boto2-" + uuid.uuid4().hex[:12]
@@ -41,7 +45,7 @@ def main():
     grants = found.get_acl().acl.grants
     assert len(grants) == 2, grants
     found.set_acl("public-read")
-    plain = f"{os.environ['S3_URL']}/{name}/dir/a%20b%2Bc%26d"
+    plain = f"{common.ENDPOINT}{path}/{name}/dir/a%20b%2Bc%26d"
     assert urllib.request.urlopen(plain).read() == body
     found.set_acl("private")
     # A key object with metadata would put these into the URL, which is not S3's way.
@@ -76,7 +80,12 @@ def main():
     bucket.delete_keys([key.name for key in bucket.list()])
     assert list(bucket.list()) == []
     s3.delete_bucket(name)
-    print("boto ok", boto.__version__)
+    common.say("all of it works with boto %s at %s" % (boto.__version__, path or "/"))
+
+
+def main():
+    for path in ("", "/services/Walrus", "/services/objectstorage"):
+        work(path)
 
 
 if __name__ == "__main__":
