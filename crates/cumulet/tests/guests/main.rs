@@ -6,6 +6,7 @@ mod bundles;
 mod clients;
 mod crash;
 mod debian;
+mod faults;
 mod harness;
 mod host;
 mod privileges;
