@@ -4,6 +4,7 @@
 //! Needs neither the network nor a build of the crates.
 
 mod dependencies;
+mod durability;
 mod layers;
 mod licences;
 mod sources;
@@ -27,6 +28,7 @@ pub(crate) fn run() -> Result<(), String> {
     dependencies::check(&metadata, &policy, &mut breaches);
     layers::check(&metadata, &mut breaches);
     sources::check(root, &mut breaches)?;
+    durability::check(root, &mut breaches)?;
     if breaches.is_empty() {
         return Ok(());
     }

@@ -9,21 +9,26 @@
 //!   client/         what the first user's tools need, in clear
 //!   control.sock    the operator's door while a server runs
 //!   address         where the running server listens
+//!   restoring       while a backup is being restored; no server starts with it
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use cumulet_auth::seal::KEY_LEN;
+use cumulet_host::durable;
 use zeroize::Zeroizing;
 
 /// How long a lock is waited for that no living server seems to hold.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Name of the mark of a restore that is under way.
+const RESTORING: &str = "restoring";
 
 /// Another process has the directory open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,8 +57,43 @@ impl DataDir {
     /// Makes the directory if it is absent, and locks it.
     ///
     /// # Errors
-    /// [`InUse`]; whatever the file system answers.
+    /// [`InUse`]; whatever the file system answers; a restore that did not finish.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        let dir = Self::locked(path)?;
+        if dir.join(RESTORING).exists() {
+            bail!(
+                "{} holds a restore that did not finish: delete the directory and restore again",
+                dir.path.display()
+            );
+        }
+        Ok(dir)
+    }
+
+    /// Makes and locks a directory that a backup is restored to, with an id of its own unless one
+    /// is given.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) fn begin_restore(path: &Path, cloud_id: Option<&str>) -> anyhow::Result<Self> {
+        make_private(path).with_context(|| format!("{} cannot be made", path.display()))?;
+        write_durably(&path.join(RESTORING), b"", 0o600)?;
+        if let Some(id) = cloud_id {
+            write_durably(&path.join("cloud-id"), format!("{id}\n").as_bytes(), 0o600)?;
+        }
+        Self::locked(path)
+    }
+
+    /// From here it is like any other.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn end_restore(&self) -> anyhow::Result<()> {
+        fs::remove_file(self.join(RESTORING))
+            .and_then(|()| sync_dir(&self.path))
+            .context("the restore cannot be finished")
+    }
+
+    fn locked(path: &Path) -> anyhow::Result<Self> {
         make_private(path).with_context(|| format!("{} cannot be made", path.display()))?;
         let path = path
             .canonicalize()
@@ -117,6 +157,16 @@ impl DataDir {
             }
             Err(cause) => Err(cause).with_context(|| format!("{} cannot be read", file.display())),
         }
+    }
+}
+
+impl DataDir {
+    /// Takes a key that was kept elsewhere.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn keep_sealing_key(&self, key: &[u8; KEY_LEN]) -> anyhow::Result<()> {
+        write_durably(&self.join("sealing.key"), key, 0o600)
     }
 }
 
@@ -224,20 +274,8 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
 /// # Errors
 /// Those of the file system; the file is then as it was.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
-    let temporary = path.with_extension("new");
-    let write = || -> io::Result<()> {
-        let _ = fs::remove_file(&temporary);
-        let mut file = OpenOptions::new()
-            .create_new(true)
-            .write(true)
-            .mode(mode)
-            .open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        sync_dir(path.parent().unwrap_or(Path::new("/")))
-    };
-    write().with_context(|| format!("{} cannot be written", path.display()))
+    durable::write(path, bytes, mode)
+        .with_context(|| format!("{} cannot be written", path.display()))
 }
 
 /// Makes what was renamed in a directory durable.

@@ -5,6 +5,7 @@
 //! and puts the doors behind one address in [`http`].  Start reading at
 //! [`commands`] for the command line, at [`commands::serve`] for the server.
 
+mod backup;
 mod bootstrap;
 mod commands;
 mod config;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::images::{Import, images, import_image};
+use crate::backup::{self, Choice, Source};
 use crate::password;
 use crate::surroundings::SystemEntropy;
 
@@ -115,6 +116,12 @@ pub(crate) enum Request {
         is_public: bool,
     },
     InstanceList,
+    /// Writes a backup to a new directory on this machine.
+    Backup {
+        path: PathBuf,
+        objects: bool,
+        images: bool,
+    },
 }
 
 impl Request {
@@ -154,7 +161,11 @@ pub(crate) enum ImportFormat {
 ///
 /// # Errors
 /// The engine's.
-pub(crate) async fn perform(engine: &Engine, request: Request) -> Result<Value, Error> {
+pub(crate) async fn perform(
+    engine: &Engine,
+    source: &Source,
+    request: Request,
+) -> Result<Value, Error> {
     match request {
         Request::Status => status(engine).await,
         Request::AccountCreate { .. }
@@ -198,6 +209,13 @@ pub(crate) async fn perform(engine: &Engine, request: Request) -> Result<Value, 
             import_image(engine, import).await
         }
         Request::InstanceList => Ok(instances(engine)),
+        Request::Backup {
+            path,
+            objects,
+            images,
+        } => backup::save(source, path, Choice { objects, images })
+            .await
+            .map_err(|cause| Error::invalid("backup", format!("{cause:#}"))),
     }
 }
 

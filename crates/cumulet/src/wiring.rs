@@ -26,6 +26,7 @@ use cumulet_store::{EmbeddedEngine, Store};
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 
+use crate::backup::Source;
 use crate::bootstrap;
 use crate::config::{Compute, Settings};
 use crate::data_dir::DataDir;
@@ -50,6 +51,8 @@ pub(crate) struct Cloud {
     pub(crate) store: Store<State>,
     pub(crate) objects: ObjectStore,
     pub(crate) keys: Arc<dyn Keys>,
+    /// What backups are made of.
+    pub(crate) source: Source,
     /// Where instances are real.
     pub(crate) machine: Option<Machine>,
     /// Whether the first records were made just now.
@@ -79,7 +82,14 @@ pub(crate) async fn start(
         Engine::start(ground.store.clone(), host, ground.environment, config);
     let cloud = Cloud {
         machine,
-        ..cloud(engine, ground.store, ground.objects, ground.is_new)
+        ..cloud(
+            engine,
+            dir,
+            settings,
+            ground.store,
+            ground.objects,
+            ground.is_new,
+        )
     };
     Ok((cloud, reconcilers))
 }
@@ -101,11 +111,31 @@ pub(crate) async fn open_idle(dir: &Arc<DataDir>, settings: &Settings) -> anyhow
         ground.environment,
         engine_config(settings),
     );
-    Ok(cloud(engine, ground.store, ground.objects, ground.is_new))
+    Ok(cloud(
+        engine,
+        dir,
+        settings,
+        ground.store,
+        ground.objects,
+        ground.is_new,
+    ))
 }
 
-fn cloud(engine: Engine, store: Store<State>, objects: ObjectStore, is_new: bool) -> Cloud {
+fn cloud(
+    engine: Engine,
+    dir: &Arc<DataDir>,
+    settings: &Settings,
+    store: Store<State>,
+    objects: ObjectStore,
+    is_new: bool,
+) -> Cloud {
     Cloud {
+        source: Source {
+            dir: dir.clone(),
+            store: store.clone(),
+            objects: objects.clone(),
+            is_simulated: settings.compute == Compute::Simulated,
+        },
         keys: Arc::new(EngineKeys(engine.clone())),
         engine,
         store,

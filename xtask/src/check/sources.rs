@@ -116,7 +116,7 @@ fn script(root: &Path, path: &Path, breaches: &mut Vec<String>) -> Result<(), St
 }
 
 /// Every file under `folder`, sorted; nothing when there is no such folder.
-fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
+pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let problem = |cause| format!("{}: {cause}", folder.display());
     let mut found = vec![];
     if !folder.is_dir() {

@@ -4,6 +4,7 @@
 //! opens the data directory itself when no server runs.  Exit codes: 0 done,
 //! 1 it failed, 2 the call was wrong.
 
+mod backup;
 mod bundle;
 mod config_show;
 mod doctor;
@@ -76,6 +77,10 @@ enum Command {
     Instance(records::InstanceCommand),
     /// What the running cloud is and uses.
     Status,
+    /// Writes everything that the cloud knows to a new directory, also while it runs.
+    Backup(backup::BackupArgs),
+    /// Makes a data directory of a backup.
+    Restore(backup::RestoreArgs),
     /// Settings.
     #[command(subcommand)]
     Config(config_show::ConfigCommand),
@@ -146,6 +151,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Kernel(command) => kernel::run(&context, command),
         Command::Image(command) => image::run(&context, command),
         Command::Bundle(args) => bundle::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Backup(args) => backup::run_backup(&context, &args),
+        Command::Restore(args) => backup::run_restore(&context, args),
         Command::Config(command) => config_show::run(&context, &command),
         Command::Uninstall(args) => uninstall::run(&context, &args),
         Command::Completions { shell } => {

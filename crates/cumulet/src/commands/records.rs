@@ -166,7 +166,7 @@ pub(crate) fn perform(context: &Context, request: Request) -> anyhow::Result<Val
         .build()?;
     runtime.block_on(async {
         let cloud = wiring::open_idle(&dir, settings).await?;
-        operator::perform(&cloud.engine, request)
+        operator::perform(&cloud.engine, &cloud.source, request)
             .await
             .map_err(|error| anyhow::anyhow!(operator::error_text(&error)))
     })

@@ -134,6 +134,7 @@ async fn serve(
     let operators = control::start(
         control_socket,
         cloud.engine.clone(),
+        cloud.source.clone(),
         metrics.clone(),
         settings.limits.clone(),
         stopped.clone(),

@@ -18,6 +18,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 use super::socket_path;
+use crate::backup::Source;
 use crate::config::Limits;
 use crate::http::{Body, Connections, full, serve};
 use crate::operator;
@@ -48,14 +49,15 @@ pub(crate) fn bind(data_dir: &Path) -> io::Result<UnixListener> {
 pub(crate) fn start(
     listener: UnixListener,
     engine: Engine,
+    source: Source,
     metrics: PrometheusHandle,
     limits: Limits,
     stop: watch::Receiver<bool>,
 ) -> tokio::task::JoinHandle<()> {
-    let shared = Arc::new((engine, metrics));
+    let shared = Arc::new((engine, source, metrics));
     let answer = move |request| {
         let shared = shared.clone();
-        async move { answer(&shared.0, &shared.1, request).await }
+        async move { answer(&shared.0, &shared.1, &shared.2, request).await }
     };
     tokio::spawn(serve(
         listener,
@@ -68,6 +70,7 @@ pub(crate) fn start(
 
 async fn answer(
     engine: &Engine,
+    source: &Source,
     metrics: &PrometheusHandle,
     request: Request<Incoming>,
 ) -> Response<Body> {
@@ -80,7 +83,7 @@ async fn answer(
                 return refuse(StatusCode::BAD_REQUEST, "the request cannot be read");
             };
             match serde_json::from_slice(&body.to_bytes()) {
-                Ok(request) => perform(engine, request).await,
+                Ok(request) => perform(engine, source, request).await,
                 Err(cause) => refuse(
                     StatusCode::BAD_REQUEST,
                     &format!("the request cannot be understood: {cause}"),
@@ -91,8 +94,8 @@ async fn answer(
     }
 }
 
-async fn perform(engine: &Engine, request: operator::Request) -> Response<Body> {
-    match operator::perform(engine, request).await {
+async fn perform(engine: &Engine, source: &Source, request: operator::Request) -> Response<Body> {
+    match operator::perform(engine, source, request).await {
         Ok(answer) => json_answer(StatusCode::OK, &answer),
         Err(error) => {
             let status = match &error {
