@@ -9,7 +9,8 @@ use cumulet_domain::ImageId;
 
 use super::Context;
 use super::records::answer;
-use crate::operator::{ImportFormat, ImportKind, Request};
+use crate::operator::Request;
+use crate::operator::images::{self, Import, ImportFormat, ImportKind};
 
 #[derive(Subcommand)]
 pub(crate) enum ImageCommand {
@@ -52,8 +53,8 @@ pub(crate) enum Format {
 
 pub(crate) fn run(context: &Context, command: ImageCommand) -> anyhow::Result<ExitCode> {
     let request = match command {
-        ImageCommand::List => Request::ImageList,
-        ImageCommand::Show { id } => Request::ImageShow { id },
+        ImageCommand::List => images::Request::List,
+        ImageCommand::Show { id } => images::Request::Show { id },
         ImageCommand::Import {
             file,
             name,
@@ -61,7 +62,7 @@ pub(crate) fn run(context: &Context, command: ImageCommand) -> anyhow::Result<Ex
             format,
             public,
             account,
-        } => Request::ImageImport {
+        } => images::Request::Import(Import {
             account,
             name,
             path: file
@@ -76,7 +77,7 @@ pub(crate) fn run(context: &Context, command: ImageCommand) -> anyhow::Result<Ex
                 Format::Qcow2 => ImportFormat::Qcow2,
             },
             is_public: public,
-        },
+        }),
     };
-    answer(context, request)
+    answer(context, Request::Image(request))
 }

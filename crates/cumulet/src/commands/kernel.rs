@@ -11,7 +11,7 @@ use cumulet_host::kernel::{KernelStore, build_kernel};
 
 use super::Context;
 use super::records::{answer, perform};
-use crate::operator::Request;
+use crate::operator::{Request, kernels};
 use crate::surroundings::SystemEntropy;
 
 #[derive(Subcommand)]
@@ -36,9 +36,9 @@ pub(crate) enum KernelCommand {
 
 pub(crate) fn run(context: &Context, command: KernelCommand) -> anyhow::Result<ExitCode> {
     match command {
-        KernelCommand::List => answer(context, Request::KernelList),
+        KernelCommand::List => answer(context, Request::Kernel(kernels::Request::List)),
         KernelCommand::Delete { id } => {
-            let shown = perform(context, Request::KernelDelete { id })?;
+            let shown = perform(context, Request::Kernel(kernels::Request::Delete { id }))?;
             KernelStore::open(&context.config.settings.data_dir)
                 .and_then(|store| store.ensure_absent(id))
                 .context("the kernel's files cannot be removed")?;
@@ -90,7 +90,10 @@ fn add(
     store
         .import(id, kernel, ramdisk)
         .context("the kernel cannot be taken")?;
-    match perform(context, Request::KernelAdd { id, version }) {
+    match perform(
+        context,
+        Request::Kernel(kernels::Request::Add { id, version }),
+    ) {
         Ok(shown) => {
             context.output.print(&shown);
             Ok(ExitCode::SUCCESS)

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::Context;
 use crate::control;
 use crate::data_dir::{DataDir, write_durably};
-use crate::operator::{self, Request};
+use crate::operator::{self, Request, accounts, certificates, instances, keys, quotas, users};
 use crate::wiring;
 
 /// Biggest secret or certificate that is read from a file.
@@ -203,12 +203,12 @@ fn read_secret(path: &Path) -> anyhow::Result<String> {
 
 pub(crate) fn account(context: &Context, command: AccountCommand) -> anyhow::Result<ExitCode> {
     let request = match command {
-        AccountCommand::Create { name, id } => Request::AccountCreate { name, id },
-        AccountCommand::List => Request::AccountList,
-        AccountCommand::Show { account } => Request::AccountShow { account },
-        AccountCommand::Delete { account } => Request::AccountDelete { account },
+        AccountCommand::Create { name, id } => accounts::Request::Create { name, id },
+        AccountCommand::List => accounts::Request::List,
+        AccountCommand::Show { account } => accounts::Request::Show { account },
+        AccountCommand::Delete { account } => accounts::Request::Delete { account },
     };
-    answer(context, request)
+    answer(context, Request::Account(request))
 }
 
 pub(crate) fn user(context: &Context, command: UserCommand) -> anyhow::Result<ExitCode> {
@@ -217,24 +217,24 @@ pub(crate) fn user(context: &Context, command: UserCommand) -> anyhow::Result<Ex
             name,
             account: InAccount { account },
             password_file,
-        } => Request::UserCreate {
+        } => users::Request::Create {
             account,
             name,
             password: password_file.as_deref().map(read_secret).transpose()?,
         },
         UserCommand::List {
             account: InAccount { account },
-        } => Request::UserList { account },
+        } => users::Request::List { account },
         UserCommand::Show {
             name,
             account: InAccount { account },
-        } => Request::UserShow { account, name },
+        } => users::Request::Show { account, name },
         UserCommand::Delete {
             name,
             account: InAccount { account },
-        } => Request::UserDelete { account, name },
+        } => users::Request::Delete { account, name },
     };
-    answer(context, request)
+    answer(context, Request::User(request))
 }
 
 pub(crate) fn key(context: &Context, command: KeyCommand) -> anyhow::Result<ExitCode> {
@@ -245,7 +245,7 @@ pub(crate) fn key(context: &Context, command: KeyCommand) -> anyhow::Result<Exit
             signature_versions,
             access_key_id,
             secret_access_key_file,
-        } => Request::KeyCreate {
+        } => keys::Request::Create {
             account,
             user,
             signature_versions: BTreeSet::from_iter(signature_versions),
@@ -257,11 +257,11 @@ pub(crate) fn key(context: &Context, command: KeyCommand) -> anyhow::Result<Exit
         },
         KeyCommand::List {
             account: InAccount { account },
-        } => Request::KeyList { account },
-        KeyCommand::Show { id } => Request::KeyShow { id },
-        KeyCommand::Delete { id } => Request::KeyDelete { id },
+        } => keys::Request::List { account },
+        KeyCommand::Show { id } => keys::Request::Show { id },
+        KeyCommand::Delete { id } => keys::Request::Delete { id },
     };
-    answer(context, request)
+    answer(context, Request::Key(request))
 }
 
 pub(crate) fn certificate(
@@ -281,8 +281,8 @@ pub(crate) fn certificate(
                 std::fs::create_dir_all(directory)
                     .with_context(|| format!("{} cannot be made", directory.display()))?;
             }
-            let request = Request::CertificateCreate { account, user, pem };
-            let mut issued = perform(context, request)?;
+            let request = certificates::Request::Create { account, user, pem };
+            let mut issued = perform(context, Request::Certificate(request))?;
             if let Some(directory) = out_dir {
                 write_issued(&mut issued, &directory)?;
             }
@@ -291,11 +291,11 @@ pub(crate) fn certificate(
         }
         CertificateCommand::List {
             account: InAccount { account },
-        } => Request::CertificateList { account },
-        CertificateCommand::Show { fingerprint } => Request::CertificateShow { fingerprint },
-        CertificateCommand::Delete { fingerprint } => Request::CertificateDelete { fingerprint },
+        } => certificates::Request::List { account },
+        CertificateCommand::Show { fingerprint } => certificates::Request::Show { fingerprint },
+        CertificateCommand::Delete { fingerprint } => certificates::Request::Delete { fingerprint },
     };
-    answer(context, request)
+    answer(context, Request::Certificate(request))
 }
 
 /// Puts certificate and key into files and names these instead.
@@ -317,11 +317,11 @@ pub(crate) fn quota(context: &Context, command: QuotaCommand) -> anyhow::Result<
     let request = match command {
         QuotaCommand::Show {
             account: InAccount { account },
-        } => Request::QuotaShow { account },
+        } => quotas::Request::Show { account },
         QuotaCommand::Set {
             account: InAccount { account },
             instances,
-        } => Request::QuotaSet {
+        } => quotas::Request::Set {
             account,
             instances: match instances.as_str() {
                 "default" => None,
@@ -333,12 +333,12 @@ pub(crate) fn quota(context: &Context, command: QuotaCommand) -> anyhow::Result<
             },
         },
     };
-    answer(context, request)
+    answer(context, Request::Quota(request))
 }
 
 pub(crate) fn instance(context: &Context, command: &InstanceCommand) -> anyhow::Result<ExitCode> {
     match command {
-        InstanceCommand::List => answer(context, Request::InstanceList),
+        InstanceCommand::List => answer(context, Request::Instance(instances::Request::List)),
     }
 }
 

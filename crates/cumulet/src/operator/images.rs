@@ -4,43 +4,74 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cumulet_domain::images::{BootKind, Image, Preparation};
-use cumulet_domain::{Digest, Error, Resource};
+use cumulet_domain::{Digest, Error, ImageId, Resource};
 use cumulet_engine::Engine;
 use cumulet_engine::images::StoredBytes;
 use cumulet_host::api::{FileFormat, ImageKind, ImageSource};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{ImportFormat, ImportKind, Request, find_account, when};
+use super::accounts::find_account;
+use super::when;
 
-pub(super) fn images(engine: &Engine, request: &Request) -> Result<Value, Error> {
-    let state = engine.snapshot();
+/// What can be asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Request {
+    List,
+    Show { id: ImageId },
+    Import(Import),
+}
+
+/// A file on this machine that becomes an image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Import {
+    pub(crate) account: Option<String>,
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    /// What it is said to hold; what it holds is looked for in any case.
+    pub(crate) kind: Option<ImportKind>,
+    pub(crate) format: ImportFormat,
+    pub(crate) is_public: bool,
+}
+
+/// What a file is said to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ImportKind {
+    Rootfs,
+    Disk,
+}
+
+/// How a file holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ImportFormat {
+    Raw,
+    Qcow2,
+}
+
+pub(super) async fn perform(engine: &Engine, request: Request) -> Result<Value, Error> {
     match request {
-        Request::ImageShow { id } => {
-            let image = state.images.get(id);
+        Request::List => {
+            let state = engine.snapshot();
+            let all = state.images.values();
+            Ok(all.map(|image| show_image(image)).collect())
+        }
+        Request::Show { id } => {
+            let state = engine.snapshot();
+            let image = state.images.get(&id);
             Ok(show_image(
                 image.ok_or_else(|| Error::not_found(Resource::Image, id))?,
             ))
         }
-        _ => Ok(state
-            .images
-            .values()
-            .map(|image| show_image(image))
-            .collect()),
+        Request::Import(import) => import_image(engine, import).await,
     }
 }
 
-/// What an import was told.
-pub(super) struct Import {
-    pub(super) account: Option<String>,
-    pub(super) name: String,
-    pub(super) path: PathBuf,
-    pub(super) kind: Option<ImportKind>,
-    pub(super) format: ImportFormat,
-    pub(super) is_public: bool,
-}
-
 /// Stores the file's bytes and makes an image of them, or leaves nothing.
-pub(super) async fn import_image(engine: &Engine, import: Import) -> Result<Value, Error> {
+async fn import_image(engine: &Engine, import: Import) -> Result<Value, Error> {
     let account = find_account(engine, import.account.as_deref())?;
     let path = import.path;
     let shown_path = path.display().to_string();
