@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::config::BootstrapSettings;
-use crate::data_dir::{DataDir, make_private, sync_dir, write_durably};
+use crate::data_dir::{DataDir, make_private, write_durably};
 use crate::{password, surroundings};
 
 /// Name of the directory of the first user's files.
@@ -232,7 +232,7 @@ fn write_files(dir: &DataDir, files: &Files) -> anyhow::Result<()> {
         write_durably(&new.join(name), text.as_bytes(), 0o600)?;
     }
     give_to_caller(&new, files)?;
-    sync_dir(dir.path()).context("the data directory cannot be synced")
+    cumulet_durable::sync_directory(dir.path()).context("the data directory cannot be synced")
 }
 
 /// Under sudo the files belong to the user who called it.
@@ -251,8 +251,7 @@ fn give_to_caller(new: &Path, files: &Files) -> anyhow::Result<()> {
 }
 
 fn rename(dir: &DataDir) -> anyhow::Result<()> {
-    fs::rename(dir.join(CLIENT_DIR_NEW), dir.join(CLIENT_DIR))
-        .and_then(|()| sync_dir(dir.path()))
+    cumulet_durable::publish_directory(&dir.join(CLIENT_DIR_NEW), &dir.join(CLIENT_DIR))
         .context("the client directory cannot be put in place")
 }
 

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use cumulet_auth::seal::KEY_LEN;
-use cumulet_host::durable;
+use cumulet_durable as durable;
 use zeroize::Zeroizing;
 
 /// How long a lock is waited for that no living server seems to hold.
@@ -89,7 +89,7 @@ impl DataDir {
     /// Those of the file system.
     pub(crate) fn end_restore(&self) -> anyhow::Result<()> {
         fs::remove_file(self.join(RESTORING))
-            .and_then(|()| sync_dir(&self.path))
+            .and_then(|()| durable::sync_directory(&self.path))
             .context("the restore cannot be finished")
     }
 
@@ -234,7 +234,7 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
         fs::create_dir_all(parent)?;
     }
     match fs::DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => Ok(()),
+        Ok(()) => durable::sync_parent(path),
         Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
             let metadata = fs::metadata(path)?;
             if !metadata.is_dir() {
@@ -276,14 +276,6 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
 pub(crate) fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
     durable::write(path, bytes, mode)
         .with_context(|| format!("{} cannot be written", path.display()))
-}
-
-/// Makes what was renamed in a directory durable.
-///
-/// # Errors
-/// Those of the file system.
-pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use cumulet_domain::{Digest, InstanceId, KernelId};
 
-use crate::durable::TEMPORARY_PREFIX;
+use cumulet_durable::TEMPORARY_PREFIX;
 
 /// Everything in no particular order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -7,7 +7,6 @@
 
 pub mod api;
 pub mod disks;
-pub mod durable;
 pub mod image;
 pub mod inventory;
 pub mod kernel;

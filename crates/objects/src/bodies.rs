@@ -17,9 +17,9 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use cumulet_durable as durable;
 use serde::{Deserialize, Serialize};
 
-use crate::durable;
 use crate::error::{Error, Result};
 
 /// Bodies of one run that lie in one directory; neighbours in time share its sync.
@@ -119,9 +119,9 @@ impl Bodies {
     pub(crate) fn open(dir: &Path, run: u64) -> Result<Self> {
         let doing = "make the directories of objects";
         for part in ["tmp", "bodies"] {
-            fs::create_dir_all(dir.join(part)).map_err(|cause| Error::io(doing, &cause))?;
+            durable::ensure_directory(&dir.join(part), 0o700)
+                .map_err(|cause| Error::io(doing, &cause))?;
         }
-        durable::sync_dir(dir).map_err(|cause| Error::io(doing, &cause))?;
         Ok(Self {
             dir: dir.to_owned(),
             run,

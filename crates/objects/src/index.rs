@@ -16,13 +16,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use cumulet_durable as durable;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::bodies::{Bodies, BodyId};
-use crate::durable;
 use crate::error::{Error, Result};
 use crate::records::{Bucket, Object, Part, Upload, decode, encode};
 
@@ -478,7 +478,7 @@ fn commit(shared: &Shared, jobs: &mut [Box<dyn Job>]) -> Result<()> {
     shared.bodies.check_room_of_index()?;
     let dirs: BTreeSet<&PathBuf> = jobs.iter().flat_map(|job| job.dirs()).collect();
     for dir in dirs {
-        durable::sync_dir(dir).map_err(|cause| Error::io("sync objects", &cause))?;
+        durable::sync_directory(dir).map_err(|cause| Error::io("sync objects", &cause))?;
     }
     let guard = shared.database.read();
     let guard = guard.unwrap_or_else(PoisonError::into_inner);

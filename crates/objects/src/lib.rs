@@ -14,7 +14,6 @@ pub mod access;
 mod bodies;
 mod buckets;
 mod checksums;
-pub mod durable;
 mod error;
 mod export;
 mod index;

@@ -82,16 +82,7 @@ impl EmbeddedEngine {
         file.set_len(0).map_err(io)?;
         let database = builder().create_file(file).map_err(opening)?;
         let engine = Self::with_database(database, kinds)?.at(path);
-        // A link, unlike a rename, never replaces what is there.
-        std::fs::hard_link(unfinished, path).map_err(io)?;
-        std::fs::remove_file(unfinished).map_err(io)?;
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(io)?;
+        cumulet_durable::publish_new(unfinished, path).map_err(io)?;
         Ok(engine)
     }
 

@@ -1,10 +1,9 @@
 //! What is kept is written by a helper that makes it durable.
 //!
 //! A file that must survive a loss of power is written under another name,
-//! synced, renamed, and its directory synced.  `host::durable` and
-//! `objects::durable` do that, each for its crate: neither may see the other,
-//! and below both there is only `domain`, which touches no file.  Everything
-//! else that makes or renames files is listed here with its reason.
+//! synced, renamed, and its directory synced.  The crate `durable` does that.
+//! Everything else that makes, renames or syncs files is listed here with its
+//! reason.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,16 +19,17 @@ const CALLS: &[&str] = &[
     "fs::hard_link(",
     "File::create(",
     "File::create_new(",
+    ".sync_all(",
+    ".sync_data(",
 ];
 
-/// The helpers themselves.
-const HELPERS: &[&str] = &[
-    "crates/host/src/durable.rs",
-    "crates/objects/src/durable.rs",
+/// The helper itself, and crates of tests and tools, which keep nothing.
+const ELSEWHERE: &[&str] = &[
+    "crates/durable/",
+    "crates/bench/",
+    "crates/fuzz/",
+    "crates/testkit/",
 ];
-
-/// Crates of tests and tools, which keep nothing.
-const TOOLS: &[&str] = &["crates/bench/", "crates/fuzz/", "crates/testkit/"];
 
 /// File, call, and why it may.
 const ALLOWED: &[(&str, &str, &str)] = &[
@@ -44,11 +44,6 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "the manifest of such a bundle",
     ),
     (
-        "crates/cumulet/src/bootstrap.rs",
-        "fs::rename(",
-        "a directory of files that are durable; it is synced after this",
-    ),
-    (
         "crates/host/src/kernel/build.rs",
         "fs::copy(",
         "scratch, which the kernel store then imports durably",
@@ -57,11 +52,6 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "crates/host/src/kernel/build.rs",
         "fs::write(",
         "scratch, as above",
-    ),
-    (
-        "crates/host/src/kernel/mod.rs",
-        "fs::rename(",
-        "a directory of files that are durable; it is synced after this",
     ),
     (
         "crates/host/src/net/forwarding.rs",
@@ -88,11 +78,6 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "File::create_new(",
         "a temporary file, which durable::publish names",
     ),
-    (
-        "crates/store/src/embedded.rs",
-        "fs::hard_link(",
-        "the file of records, synced by its database; the directory is synced after this",
-    ),
 ];
 
 pub(crate) fn check(root: &Path, breaches: &mut Vec<String>) -> Result<(), String> {
@@ -102,8 +87,7 @@ pub(crate) fn check(root: &Path, breaches: &mut Vec<String>) -> Result<(), Strin
         let name = name.display().to_string();
         let is_ours = name.contains("/src/")
             && name.ends_with(".rs")
-            && !HELPERS.contains(&name.as_str())
-            && !TOOLS.iter().any(|tool| name.starts_with(tool));
+            && !ELSEWHERE.iter().any(|it| name.starts_with(it));
         if is_ours && !is_test(root, &name)? {
             source(&name, &read(&path)?, &mut used, breaches);
         }

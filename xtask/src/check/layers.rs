@@ -12,11 +12,15 @@ use super::{list, text};
 /// A crate and what it may depend on, lowest first.  `*` is everything above it in this list.
 const LAYERS: &[(&str, &[&str])] = &[
     ("cumulet-domain", &[]),
-    ("cumulet-store", &[]),
+    ("cumulet-durable", &[]),
+    ("cumulet-store", &["cumulet-durable"]),
     ("cumulet-bundle", &[]),
-    ("cumulet-objects", &["cumulet-domain"]),
+    ("cumulet-objects", &["cumulet-domain", "cumulet-durable"]),
     // The unprivileged worker that unpacks a bundle is a process of the host's.
-    ("cumulet-host", &["cumulet-domain", "cumulet-bundle"]),
+    (
+        "cumulet-host",
+        &["cumulet-domain", "cumulet-durable", "cumulet-bundle"],
+    ),
     (
         "cumulet-engine",
         &[

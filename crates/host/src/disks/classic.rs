@@ -14,7 +14,7 @@ use std::process::Command;
 use cumulet_domain::Digest;
 
 use super::{MIB, sparse};
-use crate::durable::Temporary;
+use cumulet_durable::Temporary;
 
 const SECTOR: u64 = 512;
 /// Where the first partition begins, and what all sizes are rounded to.

@@ -25,8 +25,8 @@ use async_trait::async_trait;
 use cumulet_domain::{Digest, InstanceId};
 
 use crate::api::{DiskSpec, Disks, HostError, ImageSource, Layout, Progress, Result, StoredImage};
-use crate::durable::{self, Temporary};
 use crate::image::{WorkerJob, WorkerProgram, run_worker};
+use cumulet_durable::{self as durable, Temporary};
 
 const MIB: u64 = 1024 * 1024;
 

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use cumulet_domain::KernelId;
 
 use crate::api::{HostError, Result};
-use crate::durable;
+use cumulet_durable as durable;
 
 pub use build::build_kernel;
 
@@ -84,13 +84,12 @@ impl KernelStore {
             if temporary.exists() {
                 fs::remove_dir_all(&temporary)?;
             }
-            durable::ensure_directory(&temporary, 0o700)?;
+            durable::make_directory(&temporary, 0o700)?;
             for (from, to) in [(kernel, "vmlinuz"), (ramdisk, "ramdisk")] {
                 // World-readable: QEMU, which is nobody, opens them by descriptor.
                 durable::write(&temporary.join(to), &fs::read(from)?, 0o444)?;
             }
-            fs::rename(&temporary, self.directory.join(id.to_string()))?;
-            File::open(&self.directory)?.sync_all()
+            durable::publish_directory(&temporary, &self.directory.join(id.to_string()))
         };
         publish().map_err(|cause| HostError::new(doing(), cause))
     }

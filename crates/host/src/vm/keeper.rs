@@ -44,7 +44,7 @@ use super::qmp::{self, Event, Message};
 use super::ring;
 use super::spawn::{close_inherited, start_qemu, take};
 use crate::api::{Exit, ExitCause};
-use crate::durable;
+use cumulet_durable as durable;
 
 /// Until QEMU must have started the guest; long, since hosts may be busy.
 const START_MAX: Duration = Duration::from_secs(60);

@@ -38,7 +38,7 @@ use tokio::io::unix::AsyncFd;
 pub use acceleration::{Acceleration, probe_acceleration, prove};
 
 use crate::api::{Console, HostError, Result, Stop, VmSpec, VmState, Vms};
-use crate::durable;
+use cumulet_durable as durable;
 use protocol::{Answer, CONTROL_SOCKET, Request};
 use run_dir::{RunDir, Seen};
 

@@ -28,7 +28,7 @@ use super::protocol::{
     EXIT_FILE, ExitRecord, KEEPER_FILE, KeeperRecord, MESSAGE_BYTES_MAX, VERSION,
 };
 use crate::api::{Exit, ExitCause, VmState};
-use crate::durable;
+use cumulet_durable as durable;
 
 /// Instances' user ids begin here; nothing below is ever signalled.
 const UID_MIN: u32 = 0x1000_0000;
@@ -62,7 +62,7 @@ impl RunDir {
 
     /// Takes the lock for a new VM; `None` if a VM lives.
     pub(crate) fn lock(&self) -> io::Result<Option<File>> {
-        durable::ensure_directory(&self.path, 0o700)?;
+        durable::make_directory(&self.path, 0o700)?;
         let file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -104,7 +104,7 @@ impl RunDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        durable::ensure_directory(&vm, 0o700)?;
+        durable::make_directory(&vm, 0o700)?;
         std::os::unix::fs::chown(&vm, Some(uid), Some(gid))?;
         File::open(vm)
     }

@@ -6,39 +6,11 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use cumulet_durable::power::{Numbers, Power, Unsynced};
 use redb::StorageBackend;
-
-use super::files::Power;
 
 /// Disks write this many bytes whole or not at all.
 const SECTOR: usize = 512;
-
-/// A small generator, so that a seed tells all (SplitMix64).
-#[derive(Debug, Clone)]
-pub(super) struct Numbers(pub(super) u64);
-
-impl Numbers {
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub(super) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-}
-
-/// What becomes of what was not synced.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Unsynced {
-    Lost,
-    /// Each piece survives or not, by this seed.
-    Torn(u64),
-    /// All of it had reached the disk, only the answer is missing.
-    Kept,
-}
 
 enum Step {
     Length(usize),

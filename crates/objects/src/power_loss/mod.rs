@@ -2,7 +2,6 @@
 //! whole, no entry is without its body, and no body without an entry stays.
 
 mod disk;
-pub(crate) mod files;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -17,8 +16,8 @@ use crate::{
     Acl, Attributes, Bucket, CompletedPart, Condition, CopySource, Error, Expected, NewObject,
     NewUpload, ObjectStore, Result, StagedBody, UploadQuery,
 };
-use disk::{Disk, Unsynced};
-use files::Power;
+use cumulet_durable::power::{Power, Unsynced};
+use disk::Disk;
 
 const SEED: &str = "TEST_SEED";
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
