@@ -438,7 +438,10 @@ impl<V: View> Store<V> {
     async fn send(&self, mut job: Box<dyn Job<V>>) -> Result<(), StoreError> {
         loop {
             match self.queue.try_send(job) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.asked.notify_one();
+                    return Ok(());
+                }
                 Err(TrySendError::Disconnected(_)) => return Err(StoreError::Closed),
                 Err(TrySendError::Full(back)) => {
                     job = back;

@@ -43,6 +43,39 @@ fn increment(view: &Counters) -> Result<Plan<u64>, ()> {
 }
 
 #[tokio::test]
+async fn a_stepped_writer_is_told_of_plans_and_commits_when_it_is_stepped() {
+    let (store, mut stepper) =
+        Store::open_stepped(Box::new(MemoryEngine::default()), Counters::default()).unwrap();
+    assert!(!stepper.step(), "nothing waits");
+    let tasks: Vec<_> = (0..3)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.commit(increment).await.unwrap() })
+        })
+        .collect();
+    stepper.asked().await;
+    tokio::task::yield_now().await;
+    assert!(tasks.iter().all(|task| !task.is_finished()));
+    assert_eq!(store.revision(), 0, "nobody has stepped");
+    assert!(stepper.step());
+    for (task, answer) in tasks.into_iter().zip(1..) {
+        let committed = task.await.unwrap();
+        assert_eq!((committed.answer, committed.revision), (answer, 1));
+    }
+    assert!(!stepper.step(), "all three were of one batch");
+    // A writer that is dropped has lost what waits.
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { store.commit(increment).await }
+    });
+    stepper.asked().await;
+    drop(stepper);
+    let lost = waiting.await.unwrap();
+    assert!(matches!(lost, Err(CommitError::Store(StoreError::Closed))));
+    assert_eq!(store.snapshot().0.get("n"), Some(&3));
+}
+
+#[tokio::test]
 async fn planners_see_each_other_and_count_every_increment() {
     let store = Store::open(Box::new(MemoryEngine::default()), Counters::default()).unwrap();
     let mut tasks = vec![];
