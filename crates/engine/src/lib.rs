@@ -9,6 +9,7 @@
 
 pub mod accounts;
 pub mod environment;
+pub mod image_bytes;
 pub mod images;
 pub mod instances;
 pub mod kernels;
@@ -70,6 +71,8 @@ struct Inner {
     wake: reconcile::Wake,
     /// Places for probes of guests.
     probes: tokio::sync::Semaphore,
+    /// For whoever concludes from the records what bytes of images must be on the host.
+    bytes_turn: tokio::sync::Mutex<()>,
 }
 
 impl Engine {
@@ -90,6 +93,7 @@ impl Engine {
                 config,
                 wake,
                 probes: tokio::sync::Semaphore::new(status::PROBES_MAX),
+                bytes_turn: tokio::sync::Mutex::new(()),
             }),
         };
         let reconcilers = reconcile::Reconcilers::start(engine.clone(), inbox);
@@ -113,6 +117,7 @@ impl Engine {
                 config,
                 wake,
                 probes: tokio::sync::Semaphore::new(status::PROBES_MAX),
+                bytes_turn: tokio::sync::Mutex::new(()),
             }),
         }
     }
@@ -136,6 +141,10 @@ impl Engine {
 
     pub(crate) fn probes(&self) -> &tokio::sync::Semaphore {
         &self.inner.probes
+    }
+
+    pub(crate) fn bytes_turn(&self) -> &tokio::sync::Mutex<()> {
+        &self.inner.bytes_turn
     }
 
     pub(crate) fn wake(&self) -> &reconcile::Wake {

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use cumulet_domain::images::{Image, ImageState, Preparation};
 use cumulet_domain::instances::Reservation;
-use cumulet_domain::{Digest, Error, ImageId, InstanceId};
+use cumulet_domain::{Digest, Error, InstanceId};
 use cumulet_store::{Change, Plan};
 
 use crate::Engine;
-use crate::records::{Stored, USER_DATA};
+use crate::image_bytes::digest_of;
+use crate::records::Stored;
+use crate::records::USER_DATA;
 use crate::state::State;
 
 /// Records forgotten in one commit.
@@ -16,13 +17,13 @@ const FORGET_MAX: usize = 30;
 
 impl Engine {
     /// One round: forget terminated instances and deregistered images, delete files nobody needs.
+    /// What fails is tried again in the next round.
     pub(crate) async fn maintain(&self) {
         if let Err(error) = self.forget_instances().await {
             tracing::warn!(%error, log = error.log(), "could not forget terminated instances");
         }
-        if let Err(error) = self.forget_images().await {
-            tracing::warn!(%error, log = error.log(), "could not forget deregistered images");
-        }
+        self.forget_images().await;
+        self.settle_all_bytes().await;
     }
 
     async fn forget_instances(&self) -> Result<(), Error> {
@@ -34,78 +35,30 @@ impl Engine {
             .values()
             .filter(|instance| instance.is_forgettable(now, visible_ms))
             .map(|instance| instance.id)
-            .take(FORGET_MAX)
             .collect();
-        if old.is_empty() {
-            return Ok(());
+        let mut cleaned = vec![];
+        for id in old {
+            // One console that cannot be removed keeps its own record and no other.
+            match self.host().vms.forget_console(id).await {
+                Ok(()) => cleaned.push(id),
+                Err(error) => {
+                    tracing::warn!(instance = %id, %error, "could not remove a console");
+                }
+            }
+            if cleaned.len() == FORGET_MAX {
+                break;
+            }
         }
-        for id in &old {
-            self.host()
-                .vms
-                .forget_console(*id)
-                .await
-                .map_err(Error::internal)?;
+        if cleaned.is_empty() {
+            return Ok(());
         }
         self.commit(move |state| {
             Ok(Plan {
-                changes: plan_forget(state, &old),
+                changes: plan_forget(state, &cleaned),
                 answer: (),
             })
         })
         .await
-    }
-
-    /// A deregistered image goes when it has been shown long enough and no instance needs it; the
-    /// stored bytes go with the last image that has them.
-    async fn forget_images(&self) -> Result<(), Error> {
-        let now = self.environment().now();
-        let visible_ms = self.config().terminated_visible_ms;
-        let state = self.snapshot();
-        let used: BTreeSet<ImageId> = state
-            .live_instances
-            .iter()
-            .filter_map(|id| state.instances.get(id))
-            .map(|instance| instance.image)
-            .collect();
-        let is_old = |image: &Image| match image.state {
-            ImageState::Available => false,
-            ImageState::Deregistered { at } => {
-                now.millis_since(at) >= visible_ms && !used.contains(&image.id)
-            }
-        };
-        let old: Vec<_> = state
-            .images
-            .values()
-            .filter(|image| is_old(image))
-            .take(FORGET_MAX)
-            .cloned()
-            .collect();
-        for image in old {
-            if let Preparation::Ready { digest, .. } = image.preparation
-                && !is_shared(&state, image.id, digest)
-            {
-                self.host()
-                    .disks
-                    .ensure_image_absent(digest)
-                    .await
-                    .map_err(Error::internal)?;
-            }
-            self.commit(move |state| {
-                let mut changes = vec![image.delete()];
-                changes.extend(
-                    state
-                        .bundle_sources
-                        .get(&image.id)
-                        .map(|source| source.delete()),
-                );
-                Ok(Plan {
-                    changes,
-                    answer: (),
-                })
-            })
-            .await?;
-        }
-        Ok(())
     }
 
     /// Things on the host that carry our names and have no record.  They are told, never removed:
@@ -117,26 +70,52 @@ impl Engine {
         let host = self.host();
         let vms = host.vms.vms().await.map_err(Error::internal)?;
         let ports = host.network.ports().await.map_err(Error::internal)?;
-        let disks = host.disks.disks().await.map_err(Error::internal)?;
+        let unrecorded = host.disks.unrecorded_images().await;
+        let unrecorded: BTreeSet<Digest> =
+            unrecorded.map_err(Error::internal)?.into_iter().collect();
+        let files = host.disks.inventory().await.map_err(Error::internal)?;
+        // After the host, so that what was recorded meanwhile is known.
         let state = self.snapshot();
-        let is_orphan = |id: &&InstanceId| !state.live_instances.contains(*id);
-        let name = |what: &'static str| move |id: &InstanceId| format!("{what} of {id}");
-        let mut orphans: Vec<String> = vms
-            .iter()
-            .filter(is_orphan)
-            .map(name("virtual machine"))
+        let recorded: BTreeSet<Digest> = state
+            .images
+            .values()
+            .filter_map(|image| digest_of(image))
             .collect();
-        orphans.extend(ports.iter().filter(is_orphan).map(name("port")));
-        orphans.extend(disks.iter().filter(is_orphan).map(name("disk")));
+        let is_live = |id: &InstanceId| state.live_instances.contains(id);
+        let is_known = |id: &InstanceId| state.instances.contains_key(id);
+        // Bytes that were just stored, or are about to be removed, are nobody's loss.
+        let has_image = |digest: &Digest| recorded.contains(digest) || unrecorded.contains(digest);
+        let has_kernel = |id: &_| state.kernels.contains_key(id);
+        let mut orphans = vec![];
+        tell("virtual machine of", &vms, is_live, &mut orphans);
+        tell("port of", &ports, is_live, &mut orphans);
+        tell("disk of", &files.overlays, is_live, &mut orphans);
+        tell("console of", &files.consoles, is_known, &mut orphans);
+        tell("image", &files.images, has_image, &mut orphans);
+        tell(
+            "prepared disk of image",
+            &files.bases,
+            has_image,
+            &mut orphans,
+        );
+        tell("kernel", &files.kernels, has_kernel, &mut orphans);
         Ok(orphans)
     }
 }
 
-fn is_shared(state: &State, image: ImageId, digest: Digest) -> bool {
-    state.images.values().any(|other| {
-        other.id != image
-            && matches!(other.preparation, Preparation::Ready { digest: theirs, .. } if theirs == digest)
-    })
+/// Adds a line for each of `found` that has no record, once.
+fn tell<T: ToString>(
+    what: &str,
+    found: &[T],
+    has_record: impl Fn(&T) -> bool,
+    orphans: &mut Vec<String>,
+) {
+    let lines: BTreeSet<String> = found
+        .iter()
+        .filter(|id| !has_record(id))
+        .map(|id| format!("{what} {}", id.to_string()))
+        .collect();
+    orphans.extend(lines);
 }
 
 fn plan_forget(state: &State, ids: &[InstanceId]) -> Vec<Change> {

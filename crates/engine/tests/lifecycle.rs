@@ -1,6 +1,7 @@
 //! The engine over the simulated host: launches, limits, tokens, terminations, restarts.
 
 mod common;
+mod images;
 
 use common::{Cloud, caller_of, launch_of};
 use cumulet_domain::Error;

@@ -15,6 +15,8 @@ use async_trait::async_trait;
 use cumulet_domain::{Digest, InstanceId, KernelId, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::inventory::Inventory;
+
 /// A failure on the host.  `Display` may carry paths and command lines: it is
 /// for the log.  `user_reason` is what the instance's owner may read.
 #[derive(Debug, thiserror::Error)]
@@ -200,6 +202,7 @@ pub type Progress = Arc<dyn Fn(u8) + Send + Sync>;
 #[async_trait]
 pub trait Disks: Send + Sync + 'static {
     /// Unpacks and checks `source` in an unprivileged child, stores it by digest, durably.
+    /// Bytes that were not there before are marked as unrecorded before they have their name.
     /// An error with `is_retryable == false` is the image's own fault.
     async fn store_image(
         &self,
@@ -213,7 +216,14 @@ pub trait Disks: Send + Sync + 'static {
     /// Digests of the images stored now.
     async fn images(&self) -> Result<Vec<Digest>>;
 
+    /// Removes the bytes, what was prepared of them, and last their mark.
     async fn ensure_image_absent(&self, image: Digest) -> Result<()>;
+
+    /// Digests that are marked: stored, and perhaps never recorded.
+    async fn unrecorded_images(&self) -> Result<Vec<Digest>>;
+
+    /// Takes the mark away: a record names these bytes.
+    async fn mark_image_recorded(&self, image: Digest) -> Result<()>;
 
     /// The prepared base (once per image and layout) and the instance's overlay on it.  An existing
     /// overlay is kept as it is: its bytes are the user's.
@@ -224,6 +234,9 @@ pub trait Disks: Send + Sync + 'static {
 
     /// Instances that have an overlay now.
     async fn disks(&self) -> Result<Vec<InstanceId>>;
+
+    /// All files of machines and disks, for comparing them with the records.
+    async fn inventory(&self) -> Result<Inventory>;
 }
 
 /// Everything that is needed to start a virtual machine, from its record.

@@ -18,6 +18,7 @@ use crate::api::{
     Console, DiskSpec, Disks, Exit, ExitCause, GroundPlan, Host, HostError, HostProfile, ImageKind,
     ImageSource, Network, Port, Progress, Result, Stop, StoredImage, VmSpec, VmState, Vms,
 };
+use crate::inventory::Inventory;
 
 /// What every simulated console says.
 pub const CONSOLE_TEXT: &str =
@@ -38,6 +39,7 @@ struct World {
     ports: BTreeSet<InstanceId>,
     disks: BTreeSet<InstanceId>,
     images: BTreeSet<Digest>,
+    unrecorded: BTreeSet<Digest>,
 }
 
 impl Shared {
@@ -163,7 +165,10 @@ impl Disks for Simulated {
             tokio::task::spawn_blocking(move || read_image(source, size_max_bytes, &progress))
                 .await;
         let stored = read.map_err(|cause| HostError::new("reading an image", cause))??;
-        self.0.world().images.insert(stored.digest);
+        let mut world = self.0.world();
+        if world.images.insert(stored.digest) {
+            world.unrecorded.insert(stored.digest);
+        }
         Ok(stored)
     }
 
@@ -176,7 +181,18 @@ impl Disks for Simulated {
     }
 
     async fn ensure_image_absent(&self, image: Digest) -> Result<()> {
-        self.0.world().images.remove(&image);
+        let mut world = self.0.world();
+        world.images.remove(&image);
+        world.unrecorded.remove(&image);
+        Ok(())
+    }
+
+    async fn unrecorded_images(&self) -> Result<Vec<Digest>> {
+        Ok(self.0.world().unrecorded.iter().copied().collect())
+    }
+
+    async fn mark_image_recorded(&self, image: Digest) -> Result<()> {
+        self.0.world().unrecorded.remove(&image);
         Ok(())
     }
 
@@ -192,6 +208,17 @@ impl Disks for Simulated {
 
     async fn disks(&self) -> Result<Vec<InstanceId>> {
         Ok(self.0.world().disks.iter().copied().collect())
+    }
+
+    async fn inventory(&self) -> Result<Inventory> {
+        let world = self.0.world();
+        Ok(Inventory {
+            run: world.vms.keys().copied().collect(),
+            consoles: world.consoles.keys().copied().collect(),
+            overlays: world.disks.iter().copied().collect(),
+            images: world.images.iter().copied().collect(),
+            ..Inventory::default()
+        })
     }
 }
 

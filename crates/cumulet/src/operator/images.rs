@@ -1,13 +1,12 @@
 //! Images, as an operator imports and sees them.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use cumulet_domain::images::{BootKind, Image, Preparation};
-use cumulet_domain::{Digest, Error, ImageId, Resource};
+use cumulet_domain::{Error, ImageId, Resource};
 use cumulet_engine::Engine;
-use cumulet_engine::images::StoredBytes;
-use cumulet_host::api::{FileFormat, ImageKind, ImageSource};
+use cumulet_engine::image_bytes::ImportImage;
+use cumulet_host::api::FileFormat;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -83,63 +82,19 @@ async fn import_image(engine: &Engine, import: Import) -> Result<Value, Error> {
         ImportFormat::Raw => FileFormat::Raw,
         ImportFormat::Qcow2 => FileFormat::Qcow2,
     };
-    let source = ImageSource::File { file, format };
-    let bytes_max = engine.config().image_bytes_max;
-    let stored = engine
-        .host()
-        .disks
-        .store_image(source, bytes_max, Arc::new(|_| {}))
-        .await;
-    let stored = stored.map_err(|error| {
-        if error.is_retryable {
-            Error::internal(error)
-        } else {
-            Error::invalid("file", error.user_reason)
-        }
-    })?;
-    let kind = match stored.kind {
-        ImageKind::Rootfs => BootKind::Rootfs,
-        ImageKind::Disk => BootKind::Disk,
+    let kind = import.kind.map(|kind| match kind {
+        ImportKind::Rootfs => BootKind::Rootfs,
+        ImportKind::Disk => BootKind::Disk,
+    });
+    let import = ImportImage {
+        owner: account.id,
+        name: import.name,
+        is_public: import.is_public,
+        file,
+        format,
+        kind,
     };
-    let is_as_said = match import.kind {
-        None => true,
-        Some(ImportKind::Rootfs) => kind == BootKind::Rootfs,
-        Some(ImportKind::Disk) => kind == BootKind::Disk,
-    };
-    let added = if is_as_said {
-        let bytes = StoredBytes {
-            digest: stored.digest,
-            size_bytes: stored.size_bytes,
-            kind,
-        };
-        engine
-            .add_stored_image(account.id, import.name, import.is_public, bytes)
-            .await
-    } else {
-        let message = match kind {
-            BootKind::Rootfs => "The file is a root file system, not a disk",
-            BootKind::Disk => "The file is a disk with partitions, not a root file system",
-        };
-        Err(Error::invalid("kind", message))
-    };
-    match added {
-        Ok(image) => Ok(show_image(&image)),
-        Err(refused) => {
-            forget_bytes(engine, stored.digest).await;
-            Err(refused)
-        }
-    }
-}
-
-/// Removes bytes that no image has: those of an import that was refused.
-async fn forget_bytes(engine: &Engine, digest: Digest) {
-    let has = |image: &Arc<Image>| matches!(image.preparation, Preparation::Ready { digest: theirs, .. } if theirs == digest);
-    if engine.snapshot().images.values().any(has) {
-        return;
-    }
-    if let Err(error) = engine.host().disks.ensure_image_absent(digest).await {
-        tracing::warn!(%error, "the bytes of a refused image were left behind");
-    }
+    Ok(show_image(&engine.import_image(import).await?))
 }
 
 /// An image as operators see it.

@@ -8,15 +8,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use cumulet_domain::images::{BootKind, BundleSource, Image, ImageState, Preparation};
+use cumulet_domain::images::{BundleSource, Image, ImageState, Preparation};
 use cumulet_domain::instances::backoff_ms;
 use cumulet_domain::{AccountId, Error, ImageId, InstanceId};
-use cumulet_host::api::{BundlePart, HostError, ImageKind, ImageSource, StoredImage};
+use cumulet_host::api::{BundlePart, HostError, ImageSource, StoredImage};
 use cumulet_store::Plan;
 
 use super::Next;
 use crate::Engine;
 use crate::environment::{ImageObjects, ObjectError};
+use crate::image_bytes::boot_kind;
 use crate::images::bundle_context;
 use crate::records::Stored;
 use crate::state::State;
@@ -64,35 +65,33 @@ impl Engine {
                 .await;
         };
         tracing::info!(image = %id, parts = source.parts.len(), bytes = source.size_bytes, "preparing an image");
-        match self.store_bundle(&image, &source).await {
-            Ok(stored) => {
-                tracing::info!(image = %id, digest = %stored.digest, kind = ?stored.kind, "the image is ready");
-                let kind = match stored.kind {
-                    ImageKind::Rootfs => BootKind::Rootfs,
-                    ImageKind::Disk => BootKind::Disk,
-                };
-                let ready = Preparation::Ready {
-                    digest: stored.digest,
-                    size_bytes: stored.size_bytes,
-                    kind,
-                };
-                self.record(id, ready).await
-            }
-            Err(error) if error.is_retryable => {
-                tracing::warn!(image = %id, %error, "preparing an image failed; it is tried again");
-                self.record_attempt(id, &error).await
-            }
-            Err(error) => {
-                tracing::warn!(image = %id, %error, "an image cannot be prepared");
-                self.record(
-                    id,
-                    Preparation::Failed {
-                        reason: error.user_reason,
-                    },
-                )
-                .await
-            }
+        let stored = match self.store_bundle(&image, &source).await {
+            Ok(stored) => stored,
+            Err(error) => return self.record_unprepared(id, error).await,
+        };
+        let _turn = self.bytes_turn().lock().await;
+        if let Err(error) = self.check_stored(&stored).await {
+            return self.record_unprepared(id, error).await;
         }
+        tracing::info!(image = %id, digest = %stored.digest, kind = ?stored.kind, "the image is ready");
+        let ready = Preparation::Ready {
+            digest: stored.digest,
+            size_bytes: stored.size_bytes,
+            kind: boot_kind(stored.kind),
+        };
+        let next = self.record(id, ready).await;
+        self.settle_bytes(stored.digest).await;
+        next
+    }
+
+    async fn record_unprepared(&self, id: ImageId, error: HostError) -> Next {
+        if error.is_retryable {
+            tracing::warn!(image = %id, %error, "preparing an image failed; it is tried again");
+            return self.record_attempt(id, &error).await;
+        }
+        tracing::warn!(image = %id, %error, "an image cannot be prepared");
+        let reason = error.user_reason;
+        self.record(id, Preparation::Failed { reason }).await
     }
 
     async fn store_bundle(

@@ -38,6 +38,7 @@ pub(super) fn is_settled(instance: &Instance) -> bool {
 impl Engine {
     /// Looks, decides, does one step, and again until nothing differs.
     pub(crate) async fn reconcile_instance(&self, id: InstanceId) -> Next {
+        let mut started_for = None;
         for _ in 0..STEPS_MAX {
             let state = self.snapshot();
             let Some(instance) = state.instances.get(&id).cloned() else {
@@ -50,7 +51,7 @@ impl Engine {
             let disk = disk_readiness(state.images.get(&instance.image).map(AsRef::as_ref));
             let step = plan(&instance, seen, &disk, self.environment().now());
             tracing::debug!(instance = %id, ?seen, ?step, "reconcile");
-            match self.perform(&instance, step).await {
+            match self.perform(&instance, step, &mut started_for).await {
                 Ok(Performed::Again) => {}
                 Ok(Performed::Rest(next)) => return next,
                 Err(error) => {
@@ -92,21 +93,31 @@ impl Engine {
         }
     }
 
-    async fn perform(&self, instance: &Instance, step: Step) -> Result<Performed, Error> {
+    /// `started_for` is what [`Intent::reboots`](cumulet_domain::instances::Intent) was when this run
+    /// started the VM, if it did.
+    async fn perform(
+        &self,
+        instance: &Instance,
+        step: Step,
+        started_for: &mut Option<u64>,
+    ) -> Result<Performed, Error> {
         let id = instance.id;
         match step {
             Step::Rest | Step::AwaitImage => Ok(Performed::Rest(Next::WhenWoken)),
             Step::Wait { until } => Ok(Performed::Rest(Next::At(until))),
             Step::Start => match self.start_vm(instance).await {
-                Ok(()) => Ok(Performed::Again),
+                Ok(()) => {
+                    *started_for = Some(instance.intent.reboots);
+                    Ok(Performed::Again)
+                }
                 Err(failure) => self.record_failure(instance, failure).await,
             },
             Step::RecordRunning { since } => {
+                // A start carries out every reboot that was asked for before it, and none that was
+                // asked for since.  Where nobody knows any more, one too many is done.
+                let carried_out = started_for.take().unwrap_or(0);
                 self.change_instance(id, move |it| {
-                    // A start carries out every reboot that was asked for before it.
-                    if !matches!(it.observed.vm, Vm::Running { .. }) && it.observed.has_run {
-                        it.observed.reboots = it.intent.reboots;
-                    }
+                    it.observed.reboots = it.observed.reboots.max(carried_out);
                     if !it.observed.has_run {
                         it.observed.failures = 0;
                     }

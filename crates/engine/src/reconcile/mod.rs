@@ -127,12 +127,11 @@ impl Manager {
         loop {
             self.start_waiting();
             let timer = self.timers.first().map(|(at, _)| *at);
+            // In this order, so that a simulation repeats; what is rare comes first, so that what is
+            // frequent cannot starve it.
             tokio::select! {
+                biased;
                 _ = stopped.changed() => break,
-                Some(key) = self.inbox.recv() => self.wake(key),
-                Some(ended) = self.runs.join_next_with_id() => self.finish(ended),
-                () = sleep_until(timer) => self.fire_timers(),
-                () = vms.changed() => self.wake_all(true),
                 _ = round.tick() => {
                     let is_simulated = self.engine.host().profile.is_simulated;
                     self.wake_all(!is_simulated);
@@ -144,6 +143,11 @@ impl Manager {
                         (Key::Instance(InstanceId::from_random(0)), Next::WhenWoken)
                     });
                 }
+                () = sleep_until(timer) => self.fire_timers(),
+                // Ends when the queue is empty, which only the branches around it fill.
+                Some(ended) = self.runs.join_next_with_id() => self.finish(ended),
+                Some(key) = self.inbox.recv() => self.wake(key),
+                () = vms.changed() => self.wake_all(true),
             }
         }
         while self.runs.join_next().await.is_some() {}

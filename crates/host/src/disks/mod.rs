@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! images/<sha256>                        raw bytes of an image, sparse, read-only
+//! images/<sha256>.unrecorded             mark: no record is known to name these bytes
 //! disks/<sha256>-<ephemeral>-<swap>      the 2007 disk made of it, sparse, read-only
 //! overlays/<instance>                    qcow2, what the instance wrote
 //! ```
@@ -26,9 +27,12 @@ use cumulet_domain::{Digest, InstanceId};
 
 use crate::api::{DiskSpec, Disks, HostError, ImageSource, Layout, Progress, Result, StoredImage};
 use crate::image::{WorkerJob, WorkerProgram, run_worker};
+use crate::inventory::{Inventory, inventory};
 use cumulet_durable::{self as durable, Temporary};
 
 const MIB: u64 = 1024 * 1024;
+/// Suffix of the empty file that marks an image.
+const UNRECORDED: &str = ".unrecorded";
 
 /// User and group of image workers: below the instances' ids, above those that people and
 /// services have.
@@ -39,6 +43,7 @@ const UNPACKING_MAX: usize = 2;
 /// Where the files of a data directory lie.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
+    data_directory: PathBuf,
     images: PathBuf,
     bases: PathBuf,
     overlays: PathBuf,
@@ -47,6 +52,7 @@ pub(crate) struct Places {
 impl Places {
     pub(crate) fn new(data_directory: &Path) -> Self {
         Self {
+            data_directory: data_directory.to_owned(),
             images: data_directory.join("images"),
             bases: data_directory.join("disks"),
             overlays: data_directory.join("overlays"),
@@ -55,6 +61,10 @@ impl Places {
 
     fn image(&self, image: Digest) -> PathBuf {
         self.images.join(image.to_string())
+    }
+
+    fn mark(&self, image: Digest) -> PathBuf {
+        self.images.join(format!("{image}{UNRECORDED}"))
     }
 
     /// The one layer below an overlay.
@@ -177,9 +187,30 @@ impl Disks for LocalDisks {
                         durable::remove(&places.bases.join(name))?;
                     }
                 }
-                durable::remove(&places.image(image))
+                durable::remove(&places.image(image))?;
+                durable::remove(&places.mark(image))
             };
             remove().map_err(|cause| HostError::new(format!("removing image {image}"), cause))
+        })
+        .await
+    }
+
+    async fn unrecorded_images(&self) -> Result<Vec<Digest>> {
+        self.blocking("listing unrecorded images", |places| {
+            let found = names(&places.images)
+                .map_err(|cause| HostError::new("listing unrecorded images", cause))?;
+            let marked = found
+                .iter()
+                .filter_map(|name| name.strip_suffix(UNRECORDED));
+            Ok(marked.filter_map(|name| name.parse().ok()).collect())
+        })
+        .await
+    }
+
+    async fn mark_image_recorded(&self, image: Digest) -> Result<()> {
+        self.blocking("marking an image", move |places| {
+            durable::remove(&places.mark(image))
+                .map_err(|cause| HostError::new(format!("marking image {image}"), cause))
         })
         .await
     }
@@ -219,6 +250,14 @@ impl Disks for LocalDisks {
         })
         .await
     }
+
+    async fn inventory(&self) -> Result<Inventory> {
+        self.blocking("listing what is there", |places| {
+            inventory(&places.data_directory)
+                .map_err(|cause| HostError::new("listing what is there", cause))
+        })
+        .await
+    }
 }
 
 fn store(
@@ -241,6 +280,8 @@ fn store(
     let path = places.image(outcome.sha256);
     // The same image from another bundle: the bytes are there.
     if !path.is_file() {
+        // First, so that whatever happens next the bytes are found again.
+        durable::write(&places.mark(outcome.sha256), &[], 0o600).map_err(failed)?;
         incoming.publish(&path, 0o444).map_err(failed)?;
     }
     Ok(StoredImage {

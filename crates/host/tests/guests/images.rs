@@ -127,6 +127,15 @@ pub(crate) fn stored_whole_or_not_at_all(place: &Place) {
                 .unwrap()
         );
     }
+    // Marked until a record is known to name it; stored again it is marked no more.
+    let unrecorded = || cloud.runtime.block_on(disks.unrecorded_images()).unwrap();
+    let [marked] = unrecorded()[..] else {
+        panic!("one image is unrecorded");
+    };
+    let recorded = disks.mark_image_recorded(marked);
+    cloud.runtime.block_on(recorded).expect("the mark goes");
+    import(&cloud, rootfs(), FileFormat::Raw).expect("the image is stored");
+    assert_eq!(unrecorded(), []);
 
     let mut nonsense = tempfile::tempfile().expect("a file");
     nonsense.write_all(&[7; 70_000]).expect("its bytes");
@@ -154,6 +163,16 @@ pub(crate) fn stored_whole_or_not_at_all(place: &Place) {
         .runtime
         .block_on(disks.ensure_image_absent(digest))
         .expect("the image goes");
+    import(&cloud, rootfs(), FileFormat::Raw).expect("the image is stored");
+    assert_eq!(
+        cloud.runtime.block_on(disks.unrecorded_images()).unwrap(),
+        [digest]
+    );
+    cloud
+        .runtime
+        .block_on(disks.ensure_image_absent(digest))
+        .expect("the image goes");
+    assert_eq!(fs::read_dir(&images).unwrap().count(), 0, "with its mark");
     let found = inventory(cloud.data.path()).expect("the inventory is read");
     assert!(found.images.is_empty() && found.bases.is_empty());
     let refused = cloud.runtime.block_on(disks.ensure_disk(&spec));
