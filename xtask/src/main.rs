@@ -2,13 +2,15 @@
 
 mod check;
 mod codegen;
+mod sim;
 
 use std::path::Path;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
 cargo xtask check    tidiness: licences, dependencies, layers, sources, generated files (seconds, no network)
-cargo xtask codegen  writes the generated tables and docs/compatibility.md from models/";
+cargo xtask codegen  writes the generated tables and docs/compatibility.md from models/
+cargo xtask sim      the simulation: --seed N shows one seed, --seeds COUNT runs many, --steps M what clients do";
 
 /// The folder of the repository, wherever the command was typed.
 fn root() -> &'static Path {
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["check"] => check::run().and_then(|()| codegen::run(true)),
         ["codegen"] => codegen::run(false),
+        ["sim", rest @ ..] => sim::run(root(), rest),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

@@ -1,0 +1,116 @@
+//! The seeded simulation, and each point at which the program can stop.
+//!
+//! `cargo xtask sim --seed N --steps M` runs one seed and shows all that happens
+//! in it; it sets `TEST_SEED`, `SIM_STEPS`, `SIM_SEEDS` (how many, from that one
+//! on) and `SIM_VERBOSE`.
+
+use cumulet_testkit::sim::{Listener, Point, Scene, Simulation, play};
+
+/// Seeds of the suite, from this one on.
+const FIRST_SEED: u64 = 1;
+const SEEDS: u64 = 300;
+const STEPS: u64 = 80;
+
+fn paused() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime")
+}
+
+fn number_from(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().expect("a number"))
+}
+
+fn simulation(seed: u64, steps: u64) -> Simulation {
+    let is_verbose = std::env::var_os("SIM_VERBOSE").is_some();
+    let listener: Option<Listener> = is_verbose.then_some(|line| println!("{line}"));
+    Simulation {
+        seed,
+        steps,
+        listener,
+    }
+}
+
+#[test]
+fn seeds_keep_every_promise() {
+    let steps = number_from("SIM_STEPS").unwrap_or(STEPS);
+    let chosen = number_from("TEST_SEED");
+    let first = chosen.unwrap_or(FIRST_SEED);
+    let count = number_from("SIM_SEEDS").unwrap_or(if chosen.is_some() { 1 } else { SEEDS });
+    let (mut answered, mut failures) = (0, vec![]);
+    for seed in first..first + count {
+        match simulation(seed, steps).run(paused) {
+            Ok(report) => answered += report.answered,
+            Err(text) => failures.push(format!("seed {seed}: {text}")),
+        }
+    }
+    for failure in &failures {
+        println!("{}", failure.lines().next().unwrap_or_default());
+    }
+    assert!(
+        failures.is_empty(),
+        "{} of {count} seeds fail; the first: {}",
+        failures.len(),
+        failures[0]
+    );
+    println!("{count} seeds, {answered} answers checked");
+    assert!(
+        answered >= count * 5,
+        "only {answered} answers were checked"
+    );
+}
+
+#[test]
+fn a_seed_gives_the_same_run_twice() {
+    for seed in 1..11 {
+        let report = || simulation(seed, STEPS).run(paused).expect("a good run");
+        assert_eq!(report(), report(), "seed {seed}");
+    }
+    let trace = |seed| simulation(seed, STEPS).run(paused).expect("good").trace;
+    assert_ne!(trace(1), trace(2), "another seed gives another run");
+}
+
+/// Stops at each point of one sort until the scene has no more of them.
+fn stop_everywhere(scene: Scene, point: fn(u64) -> Point) {
+    for n in 1..500 {
+        match play(scene, point(n), paused) {
+            Ok(true) => {}
+            Ok(false) => {
+                println!("{scene:?}: {} points like {:?}", n - 1, point(1));
+                assert!(n > 1, "{scene:?} has no point {:?}", point(1));
+                return;
+            }
+            Err(text) => panic!("{text}"),
+        }
+    }
+    panic!("{scene:?} has no end");
+}
+
+#[test]
+fn a_stop_before_or_after_any_commit_loses_nothing() {
+    for scene in Scene::ALL {
+        stop_everywhere(scene, Point::BeforeCommit);
+        stop_everywhere(scene, Point::AfterCommit);
+    }
+}
+
+#[test]
+fn a_stop_before_or_after_any_call_of_the_host_leaves_nothing() {
+    for scene in Scene::ALL {
+        stop_everywhere(scene, Point::BeforeCall);
+        stop_everywhere(scene, Point::AfterCall);
+    }
+}
+
+#[test]
+fn each_call_of_the_host_may_happen_twice() {
+    for scene in Scene::ALL {
+        if let Err(text) = play(scene, Point::Twice, paused) {
+            panic!("{text}");
+        }
+        stop_everywhere(scene, Point::LoseAnswer);
+    }
+}
