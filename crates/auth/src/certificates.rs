@@ -4,7 +4,8 @@ use aws_lc_rs::digest;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use zeroize::Zeroizing;
 
-use crate::keys::{KeyError, generate_rsa, pem_body};
+use crate::der::{pem, pem_body};
+use crate::keys::{KeyError, generate_rsa};
 
 /// A certificate that was just issued; the private key is seen only here.
 pub struct Issued {
@@ -25,7 +26,7 @@ pub struct Issued {
 pub fn issue(common_name: &str, organisation: &str, now_ms: i64) -> Result<Issued, KeyError> {
     let key = generate_rsa()?;
     let failed = |cause: rcgen::Error| KeyError(format!("could not issue a certificate: {cause}"));
-    let pkcs8 = Zeroizing::new(crate::keys::pem("PRIVATE KEY", &key.pkcs8, 64));
+    let pkcs8 = Zeroizing::new(pem("PRIVATE KEY", &key.pkcs8, 64));
     let pair =
         KeyPair::from_pkcs8_pem_and_sign_algo(&pkcs8, &rcgen::PKCS_RSA_SHA256).map_err(failed)?;
     let mut params = CertificateParams::default();
@@ -40,7 +41,7 @@ pub fn issue(common_name: &str, organisation: &str, now_ms: i64) -> Result<Issue
     let certificate = params.self_signed(&pair).map_err(failed)?;
     Ok(Issued {
         fingerprint: fingerprint_of_der(certificate.der()),
-        certificate_pem: crate::keys::pem("CERTIFICATE", certificate.der(), 64),
+        certificate_pem: pem("CERTIFICATE", certificate.der(), 64),
         private_key_pem: key.pem,
         private_key_pkcs8: key.pkcs8,
     })

@@ -9,6 +9,7 @@
 //! sealing of secrets ([`seal`]).
 
 pub mod certificates;
+pub mod der;
 mod error;
 pub mod keys;
 pub mod public_keys;

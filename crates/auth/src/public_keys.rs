@@ -3,7 +3,7 @@
 use aws_lc_rs::digest;
 use md5::Digest as _;
 
-use crate::keys::{Der, colons, der_element, pem_body};
+use crate::der::{Der, colons, element, pem_body};
 
 /// Longest material that is read.
 pub const MATERIAL_LEN_MAX: usize = 16 * 1024;
@@ -129,19 +129,19 @@ fn der_integer(bytes: &[u8]) -> Vec<u8> {
     } else {
         bytes.to_vec()
     };
-    der_element(0x02, &padded)
+    element(0x02, &padded)
 }
 
 fn spki_rsa(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
     const RSA: [u8; 15] = [
         0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00,
     ];
-    let key = der_element(
+    let key = element(
         0x30,
         &[der_integer(modulus), der_integer(exponent)].concat(),
     );
-    let bits = der_element(0x03, &[&[0][..], &key].concat());
-    der_element(0x30, &[&RSA[..], &bits].concat())
+    let bits = element(0x03, &[&[0][..], &key].concat());
+    element(0x30, &[&RSA[..], &bits].concat())
 }
 
 fn from_spki(der: &[u8]) -> Option<PublicKey> {

@@ -1,6 +1,6 @@
 //! Keys, certificates and sealing.
 
-use cumulet_auth::{certificates, keys, public_keys, seal};
+use cumulet_auth::{certificates, der, keys, public_keys, seal};
 
 #[test]
 fn a_fresh_key_pair_has_the_forms_that_clients_expect() {
@@ -10,7 +10,7 @@ fn a_fresh_key_pair_has_the_forms_that_clients_expect() {
     assert_eq!(key.fingerprint.len(), 59);
     let parsed = public_keys::parse(key.openssh.as_bytes()).unwrap();
     assert_eq!(parsed.openssh, key.openssh);
-    let body = keys::pem_body(&key.pem, "RSA PRIVATE KEY").unwrap();
+    let body = der::pem_body(&key.pem, "RSA PRIVATE KEY").unwrap();
     assert_eq!(
         *keys::pkcs8_of_pkcs1(&body),
         *key.pkcs8,

@@ -24,7 +24,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{AccelerationSetting, Settings};
 use crate::data_dir::{DataDir, write_durably};
-use crate::wiring::memory_mib;
 
 /// Port of all doors at the gateway's address, inside the instances' network.
 pub(crate) const PORT_INSIDE: u16 = 8773;
@@ -97,7 +96,7 @@ fn prepare(dir: &DataDir, settings: &Settings, store: &Store<State>) -> anyhow::
         }
     }
     let profile = HostProfile {
-        memory_mib: memory_mib(settings),
+        memory_mib: settings.memory_mib(crate::surroundings::memory_mib()),
         vcpus: std::thread::available_parallelism()
             .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
         acceleration: acceleration.name().to_owned(),

@@ -1,5 +1,6 @@
 //! What the engine asks of the outside world: the real clock, the system's
-//! randomness, sealing with the key file, keys made by the `auth` crate.
+//! randomness, sealing with the key file, keys made by the `auth` crate; and how
+//! much memory the machine has.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -107,4 +108,18 @@ impl Keys for EngineKeys {
             }
         }
     }
+}
+
+/// All memory of this machine; 0 if it cannot be told.
+pub(crate) fn memory_mib() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|rest| {
+        rest.trim()
+            .trim_end_matches("kB")
+            .trim()
+            .parse::<u64>()
+            .ok()
+    });
+    kib.unwrap_or(0) / 1024
 }

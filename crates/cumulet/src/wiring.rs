@@ -1,7 +1,7 @@
 //! The one place where the cloud is put together.
 //!
 //! Store, sealing, clock, randomness, objects and a host make an engine; the
-//! engine and the objects make doors.  Everything that chooses between a real
+//! engine and the objects make the doors of [`crate::http`].  Everything that chooses between a real
 //! and a simulated side is here.
 
 use std::ffi::OsStr;
@@ -11,11 +11,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use aws_lc_rs::hmac;
-use bytes::Bytes;
 use cumulet_auth::Keys;
-use cumulet_door_ec2::{Ec2Door, Handled, RequestContext};
 use cumulet_door_metadata::{Metadata, TokenKey};
-use cumulet_door_s3::Outcome;
 use cumulet_engine::reconcile::Reconcilers;
 use cumulet_engine::records::KINDS;
 use cumulet_engine::{Engine, EngineConfig, Environment, State};
@@ -23,14 +20,11 @@ use cumulet_host::api::Host;
 use cumulet_host::simulated;
 use cumulet_objects::ObjectStore;
 use cumulet_store::{EmbeddedEngine, Store};
-use http::{Request, Response};
-use http_body_util::BodyExt as _;
 
 use crate::backup::Source;
 use crate::bootstrap;
 use crate::config::{Compute, Settings};
 use crate::data_dir::DataDir;
-use crate::http::{Body, Context, Logged, Timed, full};
 use crate::image_objects::StoredObjects;
 use crate::instance_facts::EngineFacts;
 use crate::machine::{self, Machine};
@@ -197,28 +191,6 @@ fn engine_config(settings: &Settings) -> EngineConfig {
     }
 }
 
-/// Memory for instances: what the setting says, else the host's without the reserve.
-pub(crate) fn memory_mib(settings: &Settings) -> u64 {
-    settings
-        .instances
-        .memory_mib
-        .unwrap_or_else(|| host_memory_mib().saturating_sub(settings.instances.memory_reserve_mib))
-}
-
-/// All memory of this machine.
-pub(crate) fn host_memory_mib() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = line.and_then(|rest| {
-        rest.trim()
-            .trim_end_matches("kB")
-            .trim()
-            .parse::<u64>()
-            .ok()
-    });
-    kib.unwrap_or(0) / 1024
-}
-
 /// The host's side of the engine, and for real machines what listeners need of it.
 async fn host(
     dir: &Arc<DataDir>,
@@ -229,7 +201,10 @@ async fn host(
         Compute::Simulated => {
             tracing::warn!("compute is simulated: no instance will really run");
             let now = Arc::new(surroundings::now);
-            Ok((simulated::host(memory_mib(settings), now), None))
+            Ok((
+                simulated::host(settings.memory_mib(surroundings::memory_mib()), now),
+                None,
+            ))
         }
         Compute::Qemu => {
             let machine = machine::open(dir, settings, store).await?;
@@ -244,61 +219,6 @@ async fn host(
 /// When something cannot be removed; it can be repeated.
 pub(crate) async fn undo_host(dir: &DataDir) -> anyhow::Result<Vec<String>> {
     machine::undo(dir).await
-}
-
-/// The doors behind the one address.
-pub(crate) struct Doors {
-    ec2: Ec2Door,
-    s3: cumulet_door_s3::Door,
-}
-
-impl Doors {
-    pub(crate) fn new(cloud: &Cloud, settings: &Settings) -> Self {
-        let s3 = cumulet_door_s3::Config {
-            region: settings.region.clone(),
-            domains: settings
-                .domains
-                .iter()
-                .map(|it| format!("s3.{it}"))
-                .collect(),
-            clock: Arc::new(surroundings::now),
-        };
-        Self {
-            ec2: Ec2Door::new(cloud.engine.clone()),
-            s3: cumulet_door_s3::Door::new(cloud.objects.clone(), cloud.keys.clone(), s3),
-        }
-    }
-
-    pub(crate) async fn ec2(&self, request: Request<Bytes>, context: Context) -> Response<Body> {
-        let context = RequestContext {
-            request_id: context.request_id,
-            client_host: context.host,
-            now: surroundings::now(),
-        };
-        let mut response = self.ec2.handle(request, context).await;
-        if let Some(handled) = response.extensions_mut().remove::<Handled>() {
-            response.extensions_mut().insert(Logged {
-                action: handled.action,
-                account: handled.account,
-                code: handled.code,
-                log: handled.log,
-            });
-        }
-        response.map(full)
-    }
-
-    pub(crate) async fn s3(&self, request: Request<Timed>, context: Context) -> Response<Body> {
-        let mut response = self.s3.answer(request, &context.request_id).await;
-        if let Some(outcome) = response.extensions_mut().remove::<Outcome>() {
-            response.extensions_mut().insert(Logged {
-                action: outcome.action.to_owned(),
-                account: outcome.account,
-                code: outcome.code,
-                log: None,
-            });
-        }
-        response.map(|body| body.boxed_unsync())
-    }
 }
 
 /// The metadata service.  Its key follows from the sealing key, so that instances' tokens survive a

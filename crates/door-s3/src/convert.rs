@@ -9,7 +9,7 @@ use cumulet_objects::{Algorithm, ChecksumKind, Condition, Object};
 use s3s::dto::{self, ETag, ETagCondition, Timestamp, TimestampFormat};
 use s3s::{S3Result, s3_error};
 
-use crate::errors::unsupported;
+use crate::errors::{of_store, unsupported};
 
 /// The content type of an object that was put without one.
 pub(crate) const CONTENT_TYPE_DEFAULT: &str = "binary/octet-stream";
@@ -239,6 +239,31 @@ macro_rules! describe {
 }
 
 pub(crate) use describe;
+
+/// Bucket and key of a source.
+pub(crate) fn copy_source(source: &dto::CopySource) -> S3Result<(String, String)> {
+    match source {
+        dto::CopySource::Bucket {
+            bucket,
+            key,
+            version_id,
+        } => {
+            refuse_version(version_id.as_deref())?;
+            Ok((bucket.to_string(), key.to_string()))
+        }
+        dto::CopySource::AccessPoint { .. } | dto::CopySource::Outpost { .. } => {
+            Err(unsupported("access points"))
+        }
+    }
+}
+
+/// The number of a part, from one on.
+pub(crate) fn part_number(given: i32) -> S3Result<u16> {
+    u16::try_from(given)
+        .ok()
+        .filter(|number| (1..=cumulet_objects::PART_NUMBER_MAX).contains(number))
+        .ok_or_else(|| of_store(cumulet_objects::Error::InvalidPartNumber))
+}
 
 #[cfg(test)]
 mod tests {

@@ -17,8 +17,9 @@ use s3s::dto::{
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use crate::convert::{
-    attributes_of, checksum_suffix, checksum_type, checksums_of, condition, describe, etag,
-    http_date, refuse_unsupported, refuse_version, seconds, set_checksums, size, timestamp,
+    attributes_of, checksum_suffix, checksum_type, checksums_of, condition, copy_source, describe,
+    etag, http_date, part_number, refuse_unsupported, refuse_version, seconds, set_checksums, size,
+    timestamp,
 };
 use crate::errors::{custom, invalid_argument, of_store, unsupported};
 use crate::identity::{caller, trailers};
@@ -106,7 +107,7 @@ fn span(range: Option<&dto::Range>, part: Option<i32>, object: &Object) -> S3Res
         }
         (range, None) => range_of(range, object)?,
         (None, Some(number)) => {
-            let number = crate::uploads::part_number(number)?;
+            let number = part_number(number)?;
             object.part(number).ok_or_else(|| {
                 custom(
                     "InvalidPartNumber",
@@ -479,22 +480,5 @@ impl Service {
             errors: Some(errors).filter(|errors| !errors.is_empty()),
             ..Default::default()
         }))
-    }
-}
-
-/// Bucket and key of a source.
-pub(crate) fn copy_source(source: &dto::CopySource) -> S3Result<(String, String)> {
-    match source {
-        dto::CopySource::Bucket {
-            bucket,
-            key,
-            version_id,
-        } => {
-            refuse_version(version_id.as_deref())?;
-            Ok((bucket.to_string(), key.to_string()))
-        }
-        dto::CopySource::AccessPoint { .. } | dto::CopySource::Outpost { .. } => {
-            Err(unsupported("access points"))
-        }
     }
 }

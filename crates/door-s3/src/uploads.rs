@@ -15,22 +15,14 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 use std::collections::BTreeSet;
 
 use crate::convert::{
-    algorithm, attributes_of, checksum_suffix, checksum_type, checksums_of, condition, etag,
-    initiator, owner, refuse_unsupported, set_checksums, size, timestamp,
+    algorithm, attributes_of, checksum_suffix, checksum_type, checksums_of, condition, copy_source,
+    etag, initiator, owner, part_number, refuse_unsupported, set_checksums, size, timestamp,
 };
 use crate::errors::{of_store, unsupported};
 use crate::identity::{caller, trailers};
 use crate::lists::{Encoding, page};
-use crate::objects::copy_source;
 use crate::payload::{Payload, parse_checksum, parse_checksums};
 use crate::service::Service;
-
-pub(crate) fn part_number(given: i32) -> S3Result<u16> {
-    u16::try_from(given)
-        .ok()
-        .filter(|number| (1..=cumulet_objects::PART_NUMBER_MAX).contains(number))
-        .ok_or_else(|| of_store(cumulet_objects::Error::InvalidPartNumber))
-}
 
 /// How the object's checksum will come about: CRC64NVME only over all bytes, SHA only over the
 /// parts', the others over the parts' unless asked otherwise.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::output::say;
 use crate::config::{Compute, Settings};
-use crate::{machine, wiring};
+use crate::{machine, surroundings};
 
 #[derive(Args)]
 pub(crate) struct DoctorArgs {
@@ -184,8 +184,8 @@ fn disk_space(settings: &Settings) -> Finding {
 }
 
 fn memory(settings: &Settings) -> Finding {
-    let all = wiring::host_memory_mib();
-    let given = wiring::memory_mib(settings);
+    let all = surroundings::memory_mib();
+    let given = settings.memory_mib(all);
     if given < 512 {
         warning(
             "memory",

@@ -23,9 +23,9 @@ use tokio::task::JoinSet;
 use super::env::{ADDRESS_FILE, endpoint_of};
 use crate::config::{Compute, Settings};
 use crate::data_dir::{DataDir, write_durably};
-use crate::http::{Connections, Front};
+use crate::http::{Connections, Doors, Front};
 use crate::machine::{Inside, Machine};
-use crate::wiring::{self, Doors};
+use crate::wiring;
 use crate::{control, http, logging};
 
 /// How long steps of reconcilers are waited for.

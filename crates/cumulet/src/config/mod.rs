@@ -164,6 +164,12 @@ impl Settings {
             .unwrap_or_else(|| self.listen.ip().is_loopback())
     }
 
+    /// Memory for instances: what is set, else that of the host without the reserve.
+    pub(crate) fn memory_mib(&self, host_mib: u64) -> u64 {
+        let without_reserve = host_mib.saturating_sub(self.instances.memory_reserve_mib);
+        self.instances.memory_mib.unwrap_or(without_reserve)
+    }
+
     /// The configured table of instance types, or the built-in one.
     pub(crate) fn instance_types(&self) -> Vec<InstanceType> {
         if self.instance_types.is_empty() {

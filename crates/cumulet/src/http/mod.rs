@@ -5,6 +5,7 @@
 //! limits on bodies, isolation of panics, one log line per request.
 
 mod body;
+mod doors;
 mod listener;
 mod log;
 mod route;
@@ -20,12 +21,12 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 pub(crate) use body::{Body, Timed, full};
+pub(crate) use doors::Doors;
 pub(crate) use listener::{Connections, serve};
 pub(crate) use log::Logged;
 pub(crate) use route::{Door, Head, route};
 
 use crate::config::Limits;
-use crate::wiring::Doors;
 
 /// What every listener answers with.
 pub(crate) struct Front {

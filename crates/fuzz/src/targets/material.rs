@@ -1,6 +1,6 @@
 //! Public keys and certificates that users hand in.
 
-use cumulet_auth::{certificates, keys, public_keys};
+use cumulet_auth::{certificates, public_keys};
 
 use super::{Runner, Target};
 use crate::harness::shape;
@@ -43,7 +43,7 @@ fn prepare() -> Runner {
                     format!("ssh-rsa {body} x").into_bytes(),
                     format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n")
                         .into_bytes(),
-                    keys::pem("CERTIFICATE", der, 64).into_bytes(),
+                    cumulet_auth::der::pem("CERTIFICATE", der, 64).into_bytes(),
                 ]
             }
         };

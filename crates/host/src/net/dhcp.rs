@@ -9,7 +9,6 @@ use std::io::{IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -19,6 +18,7 @@ use nix::sys::socket::{
 };
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::background::Background;
 use super::lease::{self, Terms};
 use crate::api::{HostError, Port, Result};
 
@@ -38,45 +38,16 @@ impl Leases {
     }
 }
 
-/// A running server; it ends when this is dropped.
-pub(super) struct Server {
-    /// The thread ends when this end is closed.
-    stop: Option<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
-}
+/// A running server; it ends when this is dropped, which closes one end of a pipe.
+pub(super) type Server = Background<OwnedFd>;
 
-impl Server {
-    /// Serves on a socket that [`bind`] made.
-    pub(super) fn start(socket: UdpSocket, terms: Terms, leases: Arc<Leases>) -> Result<Self> {
-        let doing = "could not start the DHCP server";
-        let (stopped, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-            .map_err(|error| HostError::new(doing, error))?;
-        let thread = std::thread::Builder::new()
-            .name("dhcp".into())
-            .spawn(move || serve(&socket, &stopped, &terms, &leases))
-            .map_err(|error| HostError::new(doing, error))?;
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-        })
-    }
-
-    pub(super) fn is_running(&self) -> bool {
-        self.thread
-            .as_ref()
-            .is_some_and(|thread| !thread.is_finished())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the DHCP server had panicked");
-        }
-    }
+/// Serves on a socket that [`bind`] made.
+pub(super) fn start(socket: UdpSocket, terms: Terms, leases: Arc<Leases>) -> Result<Server> {
+    let (stopped, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|error| HostError::new("could not start the DHCP server", error))?;
+    Background::start("dhcp", stop, move || {
+        serve(&socket, &stopped, &terms, &leases);
+    })
 }
 
 /// The server's socket, in the caller's namespace.

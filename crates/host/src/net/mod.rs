@@ -19,6 +19,7 @@
 //! rules without a tap admits nothing.
 
 mod arp;
+mod background;
 mod command;
 mod dhcp;
 mod dns;
@@ -246,7 +247,7 @@ impl Inner {
         self.leases.lock().clear();
         *serving = None;
         let socket = namespace::inside(&self.cloud, dhcp::bind)?;
-        let dhcp = dhcp::Server::start(socket, self.terms(), self.leases.clone())?;
+        let dhcp = dhcp::start(socket, self.terms(), self.leases.clone())?;
         *serving = Some(Serving {
             namespace,
             dhcp,
@@ -282,7 +283,7 @@ impl Inner {
             guests: guests_of(plan),
             leases: self.leases.clone(),
         };
-        dns::Server::start(sockets, zone, upstreams.clone()).map(Some)
+        dns::start(sockets, zone, upstreams.clone()).map(Some)
     }
 
     fn terms(&self) -> Terms {

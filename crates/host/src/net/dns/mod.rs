@@ -6,7 +6,7 @@
 //! kept: there is no cache to poison.
 //!
 //! It listens in the namespace and asks from outside of it.  A thread with a
-//! small runtime of its own does all of it and ends when [`Server`] is dropped.
+//! small runtime of its own does all of it and ends when the [`Server`] is dropped.
 
 mod packet;
 mod zone;
@@ -14,7 +14,6 @@ mod zone;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdListener, UdpSocket as StdSocket};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,6 +24,7 @@ use tokio::time::timeout;
 
 use self::packet::{Query, Rcode};
 pub(super) use self::zone::Zone;
+use super::background::Background;
 use crate::api::{HostError, Result};
 
 const PORT: u16 = 53;
@@ -59,62 +59,31 @@ pub(super) fn bind(gateway: Ipv4Addr) -> Result<Sockets> {
 }
 
 /// A running server; it ends when this is dropped.
-pub(super) struct Server {
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
+pub(super) type Server = Background<oneshot::Sender<()>>;
 
-impl Server {
-    /// Serves on sockets of the namespace; questions for others leave from the caller's.
-    pub(super) fn start(sockets: Sockets, zone: Zone, upstreams: Vec<Ipv4Addr>) -> Result<Self> {
-        let doing = "could not start the name server";
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| HostError::new(doing, error))?;
-        let (stop, stopped) = oneshot::channel::<()>();
-        let shared = Arc::new(Shared {
-            zone,
-            upstreams,
-            pending: Mutex::default(),
-        });
-        let run = move || {
-            let served = runtime.block_on(async {
-                tokio::select! {
-                    _ = stopped => Ok(()),
-                    ended = serve(sockets, shared) => ended,
-                }
-            });
-            if let Err(error) = served {
-                tracing::error!(%error, "the name server has ended");
+/// Serves on sockets of the namespace; questions for others leave from the caller's.
+pub(super) fn start(sockets: Sockets, zone: Zone, upstreams: Vec<Ipv4Addr>) -> Result<Server> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| HostError::new("could not start the name server", error))?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let shared = Arc::new(Shared {
+        zone,
+        upstreams,
+        pending: Mutex::default(),
+    });
+    Background::start("dns", stop, move || {
+        let served = runtime.block_on(async {
+            tokio::select! {
+                _ = stopped => Ok(()),
+                ended = serve(sockets, shared) => ended,
             }
-        };
-        let thread = std::thread::Builder::new()
-            .name("dns".into())
-            .spawn(run)
-            .map_err(|error| HostError::new(doing, error))?;
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-        })
-    }
-
-    pub(super) fn is_running(&self) -> bool {
-        self.thread
-            .as_ref()
-            .is_some_and(|thread| !thread.is_finished())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the name server had panicked");
+        });
+        if let Err(error) = served {
+            tracing::error!(%error, "the name server has ended");
         }
-    }
+    })
 }
 
 struct Shared {
