@@ -25,7 +25,7 @@ use cumulet_store::{CommitError, Store};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::config::BootstrapSettings;
+use crate::config::{BootstrapSettings, DEFAULT_ACCOUNT, DEFAULT_USER};
 use crate::data_dir::{DataDir, make_private, write_durably};
 use crate::{password, surroundings};
 
@@ -73,8 +73,17 @@ impl Credentials {
     }
 }
 
-/// Makes the first records and files unless they are there.  Returns whether this was the first
-/// start.  Blocking.
+/// What [`ensure`] found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// This was the first start.
+    pub(crate) is_new: bool,
+    /// Settings of a first start that this cloud, which had its own, does not follow: a sentence
+    /// each, without secrets.
+    pub(crate) differences: Vec<String>,
+}
+
+/// Makes the first records and files unless they are there.  Blocking.
 ///
 /// # Errors
 /// When files or records cannot be written.
@@ -84,11 +93,14 @@ pub(crate) fn ensure(
     sealer: &dyn Sealer,
     settings: &BootstrapSettings,
     region: &str,
-) -> anyhow::Result<bool> {
+) -> anyhow::Result<Outcome> {
     let state = store.snapshot();
     if state.identity.is_some() {
         finish_rename(dir, &state)?;
-        return Ok(false);
+        return Ok(Outcome {
+            is_new: false,
+            differences: differences(&state, sealer, settings),
+        });
     }
     let (bootstrap, files) = make(sealer, settings, region, surroundings::now())?;
     write_files(dir, &files)?;
@@ -101,7 +113,51 @@ pub(crate) fn ensure(
         Err(CommitError::Store(cause)) => return Err(cause).context("the first records"),
     }
     rename(dir)?;
-    Ok(true)
+    Ok(Outcome {
+        is_new: true,
+        differences: vec![],
+    })
+}
+
+/// What the settings of a first start ask for and the cloud does not have.
+fn differences(state: &State, sealer: &dyn Sealer, settings: &BootstrapSettings) -> Vec<String> {
+    let mut found = vec![];
+    let mut differs = |name: &str, how: String| {
+        found.push(format!(
+            "bootstrap.{name} is not followed: {how}; it is for the first start of a new cloud alone"
+        ));
+    };
+    if let Some(id) = settings.account_id
+        && !state.accounts.contains_key(&id)
+    {
+        differs("account_id", format!("this cloud has no account {id}"));
+    }
+    if let Some(id) = &settings.access_key_id {
+        match state.access_keys.get(id.as_str()) {
+            None => differs(
+                "access_key_id",
+                format!("this cloud has no access key {id}"),
+            ),
+            Some(key) => {
+                let ours = sealer.open(&secret_context(id), &key.sealed_secret);
+                let given = settings.secret_access_key.as_deref().unwrap_or_default();
+                if ours.is_ok_and(|ours| ours.as_slice() != given.as_bytes()) {
+                    let how = format!("the access key {id} has another secret");
+                    differs("secret_access_key", how);
+                }
+            }
+        }
+    }
+    // These always have a value: one that was given shows only by not being the usual one.
+    let name = &settings.account_name;
+    if name != DEFAULT_ACCOUNT && !state.accounts.values().any(|it| it.name == *name) {
+        differs("account_name", format!("this cloud has no account {name}"));
+    }
+    let name = &settings.user_name;
+    if name != DEFAULT_USER && !state.users.values().any(|it| it.name == *name) {
+        differs("user_name", format!("this cloud has no user {name}"));
+    }
+    found
 }
 
 /// Named contents of the client directory.
@@ -270,6 +326,7 @@ fn finish_rename(dir: &DataDir, state: &State) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data_dir::Purpose;
     use crate::surroundings::FileSealer;
     use cumulet_store::MemoryEngine;
 
@@ -290,11 +347,12 @@ mod tests {
     #[test]
     fn a_first_start_makes_everything_once() {
         let outer = tempfile::tempdir().unwrap();
-        let dir = DataDir::open(&outer.path().join("cloud")).unwrap();
+        let dir = DataDir::open(&outer.path().join("cloud"), Purpose::Serve).unwrap();
         let sealer = FileSealer::new(&dir.sealing_key().unwrap());
         let store = store(&MemoryEngine::default());
-        assert!(ensure(&dir, &store, &sealer, &settings(), "us-east-1").unwrap());
-        assert!(!ensure(&dir, &store, &sealer, &settings(), "us-east-1").unwrap());
+        let start = || ensure(&dir, &store, &sealer, &settings(), "us-east-1").unwrap();
+        assert!(start().is_new);
+        assert_eq!(start(), Outcome::default());
         let credentials = Credentials::read(dir.path()).unwrap();
         let state = store.snapshot();
         let key = &state.access_keys[credentials.access_key_id.as_str()];
@@ -311,24 +369,55 @@ mod tests {
     #[test]
     fn a_crash_between_commit_and_rename_is_mended() {
         let outer = tempfile::tempdir().unwrap();
-        let dir = DataDir::open(&outer.path().join("cloud")).unwrap();
+        let dir = DataDir::open(&outer.path().join("cloud"), Purpose::Serve).unwrap();
         let sealer = FileSealer::new(&dir.sealing_key().unwrap());
         let engine = MemoryEngine::default();
         ensure(&dir, &store(&engine), &sealer, &settings(), "us-east-1").unwrap();
         fs::rename(dir.join(CLIENT_DIR), dir.join(CLIENT_DIR_NEW)).unwrap();
-        assert!(!ensure(&dir, &store(&engine), &sealer, &settings(), "us-east-1").unwrap());
+        let again = ensure(&dir, &store(&engine), &sealer, &settings(), "us-east-1").unwrap();
+        assert!(!again.is_new);
         Credentials::read(dir.path()).unwrap();
     }
 
     #[test]
     fn a_crash_before_the_commit_begins_anew() {
         let outer = tempfile::tempdir().unwrap();
-        let dir = DataDir::open(&outer.path().join("cloud")).unwrap();
+        let dir = DataDir::open(&outer.path().join("cloud"), Purpose::Serve).unwrap();
         let sealer = FileSealer::new(&dir.sealing_key().unwrap());
         fs::create_dir(dir.join(CLIENT_DIR_NEW)).unwrap();
         fs::write(dir.join(CLIENT_DIR_NEW).join(CREDENTIALS), "{").unwrap();
         let store = store(&MemoryEngine::default());
-        assert!(ensure(&dir, &store, &sealer, &settings(), "us-east-1").unwrap());
+        let first = ensure(&dir, &store, &sealer, &settings(), "us-east-1").unwrap();
+        assert!(first.is_new);
         Credentials::read(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn settings_of_another_first_start_are_named_without_secrets() {
+        let outer = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(&outer.path().join("cloud"), Purpose::Serve).unwrap();
+        let sealer = FileSealer::new(&dir.sealing_key().unwrap());
+        let store = store(&MemoryEngine::default());
+        let given = |id: &str, secret: &str| BootstrapSettings {
+            access_key_id: Some(id.into()),
+            secret_access_key: Some(secret.into()),
+            ..settings()
+        };
+        let start = |settings| ensure(&dir, &store, &sealer, &settings, "us-east-1").unwrap();
+        start(given("AKIAONE", "first-secret"));
+        assert_eq!(start(given("AKIAONE", "first-secret")).differences, [""; 0]);
+        let named = |settings| start(settings).differences.join("\n");
+        let other_secret = named(given("AKIAONE", "second-secret"));
+        assert!(other_secret.contains("secret_access_key"), "{other_secret}");
+        assert!(!other_secret.contains("second-") && !other_secret.contains("first-"));
+        let other = named(BootstrapSettings {
+            account_id: Some("000000000001".parse().unwrap()),
+            user_name: "operator".into(),
+            account_name: "mine".into(),
+            ..given("AKIATWO", "s")
+        });
+        for name in ["account_id", "user_name", "account_name", "access_key_id"] {
+            assert!(other.contains(&format!("bootstrap.{name} ")), "{other}");
+        }
     }
 }

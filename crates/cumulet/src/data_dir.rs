@@ -12,8 +12,9 @@
 //!   restoring       while a backup is being restored; no server starts with it
 //! ```
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -27,24 +28,189 @@ use zeroize::Zeroizing;
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
+const LOCK: &str = "lock";
+const CLOUD_ID: &str = "cloud-id";
 /// Name of the mark of a restore that is under way.
 const RESTORING: &str = "restoring";
+/// A file system of its own has this from the beginning.
+pub(crate) const LOST_AND_FOUND: &str = "lost+found";
+
+/// What a program opens the directory for.  It is written into the lock, and decides the advice
+/// that others get while it is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Serve,
+    /// An operator's command that finds no server.
+    Command,
+    Uninstall,
+    Restore,
+}
+
+impl Purpose {
+    fn word(self) -> &'static str {
+        match self {
+            Purpose::Serve => "serve",
+            Purpose::Command => "command",
+            Purpose::Uninstall => "uninstall",
+            Purpose::Restore => "restore",
+        }
+    }
+}
 
 /// Another process has the directory open.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct InUse(pub(crate) PathBuf);
+pub(crate) struct InUse {
+    path: PathBuf,
+    /// What this program wanted.
+    wanted: Purpose,
+    /// As the lock has it: process and purpose.
+    holder: String,
+}
+
+impl InUse {
+    /// Reads who holds the lock of `path`.
+    pub(crate) fn of(path: &Path, wanted: Purpose) -> Self {
+        Self {
+            path: path.to_owned(),
+            wanted,
+            holder: fs::read_to_string(path.join("lock")).unwrap_or_default(),
+        }
+    }
+
+    /// `" (process 7)"` while that process lives.
+    fn process(&self) -> String {
+        let number = self.holder.split(' ').next().unwrap_or_default();
+        let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+        if is_number && Path::new("/proc").join(number).exists() {
+            format!(" (process {number})")
+        } else {
+            String::new()
+        }
+    }
+
+    fn is_held_by_a_server(&self) -> bool {
+        !["command", "uninstall", "restore"]
+            .iter()
+            .any(|word| self.holder.trim_end().ends_with(word))
+    }
+}
 
 impl std::fmt::Display for InUse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "another cumulet server uses {}; stop it first, or give this one another --data-dir",
-            self.0.display()
-        )
+        let (path, process) = (self.path.display(), self.process());
+        if !self.is_held_by_a_server() {
+            return write!(
+                f,
+                "another cumulet command{process} uses {path}; try again when it is done"
+            );
+        }
+        match self.wanted {
+            Purpose::Serve => write!(
+                f,
+                "another cumulet server{process} uses {path}; stop it first, or give this one another --data-dir"
+            ),
+            Purpose::Uninstall => write!(
+                f,
+                "a cumulet server{process} uses {path}; stop it first (its guests run on until they are uninstalled), then type this again"
+            ),
+            Purpose::Restore => write!(
+                f,
+                "another cumulet server{process} uses {path}; a backup is restored into a new directory only: name another with --data-dir"
+            ),
+            Purpose::Command => write!(
+                f,
+                "the cumulet server{process} of {path} is starting or stopping and answers no commands yet; try again in a moment"
+            ),
+        }
     }
 }
 
 impl std::error::Error for InUse {}
+
+/// What a path is, for a program that wants its data there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    Absent,
+    /// Empty, or a file system that was just made.
+    Free,
+    /// A cloud's, also one that is not finished.
+    Ours,
+}
+
+/// Looks without changing anything.
+///
+/// # Errors
+/// When files are there that are no cloud's, naming one; whatever the file system answers.
+pub(crate) fn look(path: &Path) -> anyhow::Result<Found> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
+        Err(cause) => {
+            return Err(cause).with_context(|| format!("{} cannot be used", path.display()));
+        }
+    };
+    let mut names = vec![];
+    for entry in entries {
+        let name = entry
+            .with_context(|| format!("{} cannot be read", path.display()))?
+            .file_name();
+        names.extend((name != LOST_AND_FOUND).then_some(name));
+    }
+    if names.is_empty() {
+        return Ok(Found::Free);
+    }
+    if names.iter().any(|it| it == CLOUD_ID || it == RESTORING) {
+        return Ok(Found::Ours);
+    }
+    // A first start that was cut off has made its lock, and begun to write its id.
+    let is_begun = |name: &OsString| {
+        name == LOCK
+            || name
+                .to_string_lossy()
+                .starts_with(durable::TEMPORARY_PREFIX)
+    };
+    names.retain(|name| !is_begun(name));
+    names.sort();
+    match names.first() {
+        None => Ok(Found::Ours),
+        Some(name) => bail!(
+            "{} is no cloud's data directory: it holds {}; name a new or an empty directory",
+            path.display(),
+            name.display()
+        ),
+    }
+}
+
+/// Deletes everything in a data directory, and itself unless a file system is mounted there.
+/// Returns whether the directory is gone.
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn purge(path: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_name() == LOST_AND_FOUND {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    match fs::remove_dir(path) {
+        Ok(()) => Ok(true),
+        Err(cause)
+            if matches!(
+                cause.kind(),
+                io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(cause) => Err(cause),
+    }
+}
 
 /// An open data directory; nobody else has it until this is dropped.
 pub(crate) struct DataDir {
@@ -57,9 +223,11 @@ impl DataDir {
     /// Makes the directory if it is absent, and locks it.
     ///
     /// # Errors
-    /// [`InUse`]; whatever the file system answers; a restore that did not finish.
-    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        let dir = Self::locked(path)?;
+    /// [`InUse`]; whatever the file system answers; files that are no cloud's; a restore that did not
+    /// finish.
+    pub(crate) fn open(path: &Path, purpose: Purpose) -> anyhow::Result<Self> {
+        look(path)?;
+        let dir = Self::locked(path, purpose)?;
         if dir.join(RESTORING).exists() {
             bail!(
                 "{} holds a restore that did not finish: delete the directory and restore again",
@@ -78,9 +246,9 @@ impl DataDir {
         make_private(path).with_context(|| format!("{} cannot be made", path.display()))?;
         write_durably(&path.join(RESTORING), b"", 0o600)?;
         if let Some(id) = cloud_id {
-            write_durably(&path.join("cloud-id"), format!("{id}\n").as_bytes(), 0o600)?;
+            write_durably(&path.join(CLOUD_ID), format!("{id}\n").as_bytes(), 0o600)?;
         }
-        Self::locked(path)
+        Self::locked(path, Purpose::Restore)
     }
 
     /// From here it is like any other.
@@ -93,7 +261,7 @@ impl DataDir {
             .context("the restore cannot be finished")
     }
 
-    fn locked(path: &Path) -> anyhow::Result<Self> {
+    fn locked(path: &Path, purpose: Purpose) -> anyhow::Result<Self> {
         make_private(path).with_context(|| format!("{} cannot be made", path.display()))?;
         let path = path
             .canonicalize()
@@ -103,9 +271,10 @@ impl DataDir {
             .truncate(false)
             .write(true)
             .mode(0o600)
-            .open(path.join("lock"))
+            .open(path.join(LOCK))
             .with_context(|| format!("{} cannot be written to", path.display()))?;
-        take(&lock, &path)?;
+        take(&lock, &path, purpose)?;
+        sign(&lock, purpose).with_context(|| format!("{} cannot be written to", path.display()))?;
         let cloud_id = cloud_id(&path)?;
         Ok(Self {
             path,
@@ -173,7 +342,7 @@ impl DataDir {
 /// Takes the lock.  A server that was just killed may leave it held for a moment: a child that it
 /// was about to start has a copy of every descriptor until it becomes another program.  So it is
 /// waited for, unless a server answers.
-fn take(lock: &File, path: &Path) -> anyhow::Result<()> {
+fn take(lock: &File, path: &Path, purpose: Purpose) -> anyhow::Result<()> {
     let until = Instant::now() + LOCK_PATIENCE;
     let mut has_waited = false;
     loop {
@@ -187,7 +356,7 @@ fn take(lock: &File, path: &Path) -> anyhow::Result<()> {
             }
             Err(TryLockError::WouldBlock) => {
                 if Instant::now() >= until || crate::control::answers(path) {
-                    return Err(InUse(path.to_owned()).into());
+                    return Err(InUse::of(path, purpose).into());
                 }
                 has_waited = true;
                 std::thread::sleep(LOCK_PAUSE);
@@ -199,9 +368,15 @@ fn take(lock: &File, path: &Path) -> anyhow::Result<()> {
     }
 }
 
+/// Writes who holds the lock, for others to read.  Nothing depends on it.
+fn sign(mut lock: &File, purpose: Purpose) -> io::Result<()> {
+    lock.set_len(0)?;
+    lock.write_all(format!("{} {}\n", std::process::id(), purpose.word()).as_bytes())
+}
+
 /// The id of the cloud in `path`, if there is one.
 pub(crate) fn find_cloud_id(path: &Path) -> Option<String> {
-    let text = fs::read_to_string(path.join("cloud-id")).ok()?;
+    let text = fs::read_to_string(path.join(CLOUD_ID)).ok()?;
     let id = text.trim();
     let is_id = id.len() == 8
         && id
@@ -211,7 +386,7 @@ pub(crate) fn find_cloud_id(path: &Path) -> Option<String> {
 }
 
 fn cloud_id(path: &Path) -> anyhow::Result<String> {
-    let file = path.join("cloud-id");
+    let file = path.join(CLOUD_ID);
     if file.exists() {
         return find_cloud_id(path).with_context(|| format!("{} is damaged", file.display()));
     }
@@ -249,17 +424,6 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
                     "it belongs to another user",
                 ));
             }
-            // A directory that others use must not become ours: it would be closed to them now, and
-            // removed by a purge.
-            let is_known = |name: &str| path.join(name).exists();
-            let is_ours = is_known("cloud-id") || is_known("lock");
-            let is_empty = || fs::read_dir(path).map(|mut entries| entries.next().is_none());
-            if metadata.permissions().mode() & 0o077 != 0 && !is_ours && !is_empty()? {
-                return Err(io::Error::new(
-                    io::ErrorKind::DirectoryNotEmpty,
-                    "it is open to others and holds files that are no cloud's: name a new or an empty directory",
-                ));
-            }
             if metadata.permissions().mode() & 0o077 != 0 {
                 fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
             }
@@ -286,25 +450,60 @@ mod tests {
     fn a_directory_is_private_keeps_its_id_and_is_open_once() {
         let outer = tempfile::tempdir().unwrap();
         let path = outer.path().join("deep/cloud");
-        let dir = DataDir::open(&path).unwrap();
+        let dir = DataDir::open(&path, Purpose::Serve).unwrap();
         assert_eq!(
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o700
         );
-        let refused = DataDir::open(&path).err().unwrap();
-        assert!(refused.is::<InUse>());
+        let refused = |wanted| DataDir::open(&path, wanted).err().unwrap().to_string();
+        let process = format!("(process {})", std::process::id());
+        for (wanted, advice) in [
+            (Purpose::Serve, "another --data-dir"),
+            (Purpose::Command, "starting or stopping"),
+            (Purpose::Uninstall, "stop it first"),
+        ] {
+            let text = refused(wanted);
+            assert!(text.contains(advice) && text.contains(&process), "{text}");
+        }
         let (id, key) = (dir.cloud_id().to_owned(), dir.sealing_key().unwrap());
         drop(dir);
-        let again = DataDir::open(&path).unwrap();
+        let again = DataDir::open(&path, Purpose::Command).unwrap();
         assert_eq!(again.cloud_id(), id);
         assert_eq!(*again.sealing_key().unwrap(), *key);
+        assert!(refused(Purpose::Serve).contains("another cumulet command"));
     }
 
     #[test]
     fn a_store_without_its_key_is_refused() {
         let outer = tempfile::tempdir().unwrap();
-        let dir = DataDir::open(&outer.path().join("cloud")).unwrap();
+        let dir = DataDir::open(&outer.path().join("cloud"), Purpose::Serve).unwrap();
         fs::write(dir.join("store.redb"), b"").unwrap();
         assert!(dir.sealing_key().is_err());
+    }
+
+    #[test]
+    fn a_free_directory_is_taken_and_a_strangers_is_named() {
+        let outer = tempfile::tempdir().unwrap();
+        let path = outer.path().join("mounted");
+        assert_eq!(look(&path).unwrap(), Found::Absent);
+        for mode in [0o700, 0o755] {
+            fs::create_dir_all(path.join(LOST_AND_FOUND)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(look(&path).unwrap(), Found::Free);
+            fs::write(path.join("photo.jpg"), b"").unwrap();
+            let refused = DataDir::open(&path, Purpose::Serve).err().unwrap();
+            assert!(refused.to_string().contains("photo.jpg"), "{refused}");
+            assert!(!path.join(LOCK).exists());
+            fs::remove_file(path.join("photo.jpg")).unwrap();
+            // Cut off between its lock and its id, it is a cloud's all the same.
+            fs::write(path.join(LOCK), b"").unwrap();
+            assert_eq!(look(&path).unwrap(), Found::Ours);
+            drop(DataDir::open(&path, Purpose::Serve).unwrap());
+            assert_eq!(look(&path).unwrap(), Found::Ours);
+            assert!(!purge(&path).unwrap());
+            assert_eq!(look(&path).unwrap(), Found::Free);
+        }
+        fs::remove_dir(path.join(LOST_AND_FOUND)).unwrap();
+        assert!(purge(&path).unwrap());
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use cumulet_domain::network::Ipv4Net;
 use cumulet_engine::State;
 use cumulet_engine::accounts::plan_ground;
@@ -83,10 +83,35 @@ pub(crate) async fn open(
     Ok(machine)
 }
 
+/// Whether instances could be run, as far as that shows without making anything.
+///
+/// # Errors
+/// What is missing, with the line that mends it; a range that cannot be used.
+pub(crate) fn check(settings: &Settings) -> anyhow::Result<()> {
+    let qemu = vm::find_qemu()
+        .context("qemu-system-x86_64 is missing: apt-get install qemu-system-x86")?;
+    vm::default_machine(&qemu).context("QEMU cannot be used")?;
+    for (name, package) in [
+        ("nft", "nftables"),
+        ("ip", "iproute2"),
+        ("mke2fs", "e2fsprogs"),
+    ] {
+        if !has_tool(name) {
+            bail!("{name} is missing: apt-get install {package}");
+        }
+    }
+    if let Some(text) = &settings.network.guest_range {
+        parse_range(text)?;
+    }
+    Ok(())
+}
+
 fn prepare(dir: &DataDir, settings: &Settings, store: &Store<State>) -> anyhow::Result<Machine> {
     let qemu = vm::find_qemu()
         .context("qemu-system-x86_64 is missing: apt-get install qemu-system-x86")?;
     let machine = vm::default_machine(&qemu).context("QEMU cannot be used")?;
+    // Kernels are imported by who has the lock, that is by this server, and it has just begun.
+    KernelStore::open(dir.path())?.sweep()?;
     let ground = ground(dir, settings, store)?;
     let acceleration = acceleration(dir, settings, store, &qemu)?;
     match &acceleration {
@@ -304,9 +329,16 @@ pub(crate) async fn undo(dir: &DataDir) -> anyhow::Result<Vec<String>> {
 
 /// Without them no network was ever laid.
 fn has_network_tools() -> bool {
+    has_tool("ip") && has_tool("nft")
+}
+
+/// In the variable's directories, or in those where the host's modules look.
+fn has_tool(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_there = |name: &str| std::env::split_paths(&path).any(|it| it.join(name).is_file());
-    is_there("ip") && is_there("nft")
+    let usual = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(Into::into);
+    std::env::split_paths(&path)
+        .chain(usual)
+        .any(|it| it.join(name).is_file())
 }
 
 /// What the host's own modules find for `cumulet doctor`: what, whether it is well, text.

@@ -51,6 +51,8 @@ pub(crate) struct Cloud {
     pub(crate) machine: Option<Machine>,
     /// Whether the first records were made just now.
     pub(crate) is_new: bool,
+    /// Settings of a first start that are not followed: a sentence each.
+    pub(crate) differences: Vec<String>,
 }
 
 /// Everything below the engine.
@@ -58,7 +60,7 @@ struct Ground {
     store: Store<State>,
     environment: Environment,
     objects: ObjectStore,
-    is_new: bool,
+    outcome: bootstrap::Outcome,
 }
 
 /// Opens the cloud and starts its reconcilers on the current runtime.
@@ -82,7 +84,7 @@ pub(crate) async fn start(
             settings,
             ground.store,
             ground.objects,
-            ground.is_new,
+            ground.outcome,
         )
     };
     Ok((cloud, reconcilers))
@@ -111,7 +113,7 @@ pub(crate) async fn open_idle(dir: &Arc<DataDir>, settings: &Settings) -> anyhow
         settings,
         ground.store,
         ground.objects,
-        ground.is_new,
+        ground.outcome,
     ))
 }
 
@@ -121,7 +123,7 @@ fn cloud(
     settings: &Settings,
     store: Store<State>,
     objects: ObjectStore,
-    is_new: bool,
+    outcome: bootstrap::Outcome,
 ) -> Cloud {
     Cloud {
         source: Source {
@@ -135,7 +137,8 @@ fn cloud(
         store,
         objects,
         machine: None,
-        is_new,
+        is_new: outcome.is_new,
+        differences: outcome.differences,
     }
 }
 
@@ -148,7 +151,7 @@ async fn lay(dir: &Arc<DataDir>, settings: &Settings) -> anyhow::Result<Ground> 
             .context("the records cannot be opened")?;
         let store = Store::open(Box::new(engine), State::default())
             .context("the records cannot be read")?;
-        let is_new = bootstrap::ensure(
+        let outcome = bootstrap::ensure(
             &dir,
             &store,
             sealer.as_ref(),
@@ -169,7 +172,7 @@ async fn lay(dir: &Arc<DataDir>, settings: &Settings) -> anyhow::Result<Ground> 
             store,
             environment,
             objects,
-            is_new,
+            outcome,
         })
     };
     tokio::task::spawn_blocking(work)
@@ -210,6 +213,17 @@ async fn host(
             let machine = machine::open(dir, settings, store).await?;
             Ok((machine.host.clone(), Some(machine)))
         }
+    }
+}
+
+/// Whether the host can do what the settings ask, as far as that shows without making anything.
+///
+/// # Errors
+/// What is missing, with the line that mends it.
+pub(crate) fn check_host(settings: &Settings) -> anyhow::Result<()> {
+    match settings.compute {
+        Compute::Simulated => Ok(()),
+        Compute::Qemu => machine::check(settings),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, BufReader};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
@@ -26,7 +26,7 @@ use super::LINES;
 use super::adapt::{Changed, Found, adapt};
 use super::files::{copy, settle};
 use super::format::{FileLine, Header, Line, Record, read};
-use crate::data_dir::{DataDir, InUse};
+use crate::data_dir::{self, DataDir, Found as Place, InUse, Purpose};
 use crate::surroundings::{self, FileSealer};
 
 /// Records of one commit, and rows of objects.
@@ -113,28 +113,18 @@ pub(crate) async fn restore(asked: &Restore) -> anyhow::Result<Value> {
 
 /// Refuses a directory that a server uses or that holds anything.
 fn check_free(path: &Path) -> anyhow::Result<()> {
-    let entries = match fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(cause) => {
-            return Err(cause).with_context(|| format!("{} cannot be used", path.display()));
-        }
-    };
     if let Ok(lock) = File::open(path.join("lock"))
         && matches!(lock.try_lock(), Err(TryLockError::WouldBlock))
     {
-        return Err(InUse(path.to_owned()).into());
+        return Err(InUse::of(path, Purpose::Restore).into());
     }
-    for entry in entries {
-        // A file system of its own has this from the beginning.
-        if entry?.file_name() != "lost+found" {
-            bail!(
-                "{} is not empty: a backup is restored into a new directory only",
-                path.display()
-            );
-        }
+    match data_dir::look(path)? {
+        Place::Absent | Place::Free => Ok(()),
+        Place::Ours => bail!(
+            "{} is not empty: a backup is restored into a new directory only",
+            path.display()
+        ),
     }
-    Ok(())
 }
 
 /// Reads all lines.

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use super::files::{copy, settle};
 use super::format::{FORMAT, FileLine, Header, Record, Writer};
 use super::{LINES, Source};
-use crate::data_dir::make_private;
+use crate::data_dir::{LOST_AND_FOUND, make_private};
 use crate::surroundings;
 
 /// What is copied besides the records.
@@ -62,10 +62,17 @@ pub(crate) async fn save(
 fn prepare(source: &Source, target: &Path) -> anyhow::Result<PathBuf> {
     let shown = target.display();
     match fs::read_dir(target) {
-        Ok(mut entries) => ensure!(
-            entries.next().is_none(),
-            "{shown} is not empty: give a new directory"
-        ),
+        Ok(entries) => {
+            for entry in entries {
+                let name = entry
+                    .with_context(|| format!("{shown} cannot be read"))?
+                    .file_name();
+                ensure!(
+                    name == LOST_AND_FOUND,
+                    "{shown} is not empty: give a new directory"
+                );
+            }
+        }
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
         Err(cause) => return Err(cause).with_context(|| format!("{shown} cannot be used")),
     }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use super::Context;
-use super::records::answer;
+use super::ask::answer;
 use crate::backup::{self, Key};
 use crate::operator::Request;
 
@@ -48,7 +48,7 @@ pub(crate) fn run_backup(context: &Context, args: &BackupArgs) -> anyhow::Result
         objects: !args.without_objects,
         images: !args.without_images,
     };
-    answer(context, request)
+    answer(context, &request)
 }
 
 pub(crate) fn run_restore(context: &Context, args: RestoreArgs) -> anyhow::Result<ExitCode> {

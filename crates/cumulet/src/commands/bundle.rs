@@ -14,9 +14,10 @@ use cumulet_bundle::bundle::Form;
 use cumulet_bundle::manifest::Version;
 use cumulet_bundle::package::{Destination, Request, make, upload};
 use cumulet_bundle::s3_client::Client;
+use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::output::say;
+use super::output::{Output, say};
 
 /// Makes and uploads bundles.
 #[derive(Debug, Args)]
@@ -126,21 +127,24 @@ struct StoreArgs {
 
 /// # Errors
 /// What could not be done, for the user.
-pub(super) fn run(args: BundleArgs) -> anyhow::Result<()> {
-    match args.command {
-        BundleCommand::Image(image) => {
-            say(format_args!("{}\n", make_bundle(&image)?.display()));
-        }
+pub(super) fn run(args: BundleArgs, output: Output) -> anyhow::Result<()> {
+    let (manifest, location) = match args.command {
+        BundleCommand::Image(image) => (make_bundle(&image)?, None),
         BundleCommand::Upload(args) => {
-            say(format_args!(
-                "{}\n",
-                upload_bundle(&args.manifest, args.store)?
-            ));
+            let location = upload_bundle(&args.manifest, args.store)?;
+            (args.manifest, Some(location))
         }
         BundleCommand::MakeAndUpload { image, store } => {
             let manifest = make_bundle(&image)?;
-            say(format_args!("{}\n", upload_bundle(&manifest, store)?));
+            let location = upload_bundle(&manifest, store)?;
+            (manifest, Some(location))
         }
+    };
+    let manifest = manifest.display().to_string();
+    if output.is_json {
+        output.print(&json!({ "manifest": manifest, "location": location }));
+    } else {
+        say(format_args!("{}\n", location.unwrap_or(manifest)));
     }
     Ok(())
 }
@@ -186,9 +190,12 @@ fn make_bundle(args: &ImageArgs) -> anyhow::Result<PathBuf> {
 }
 
 fn upload_bundle(manifest: &Path, args: StoreArgs) -> anyhow::Result<String> {
+    // A variable that is empty is one that is not set.
+    let is_set = |text: &String| !text.is_empty();
     let url = args
         .url
-        .or_else(|| std::env::var("AWS_ENDPOINT_URL").ok())
+        .filter(is_set)
+        .or_else(|| std::env::var("AWS_ENDPOINT_URL").ok().filter(is_set))
         .context("no object store is named: give --url, or set S3_URL or AWS_ENDPOINT_URL")?;
     let secret = match (args.secret_key_file, std::env::var("AWS_SECRET_ACCESS_KEY")) {
         (Some(path), _) => secret_from(&path)?,

@@ -9,10 +9,12 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::Context;
 use super::output::say;
+use super::{Context, ask};
 use crate::bootstrap::{CLIENT_DIR, Credentials};
 use crate::config::Settings;
+use crate::control;
+use crate::operator::{Request, keys};
 
 #[derive(Args)]
 pub(crate) struct EnvArgs {
@@ -38,6 +40,10 @@ const UNSET: &[&str] = &[
     "AWS_USE_DUALSTACK_ENDPOINT",
 ];
 
+/// Said before the variables of a door that is not there.
+const NO_OPENSTACK: &str =
+    "# The OS_ variables are for later: this cloud has no OpenStack door yet, and answers 501.";
+
 /// Name of the file that says where the running server listens.
 pub(crate) const ADDRESS_FILE: &str = "address";
 
@@ -47,6 +53,9 @@ pub(crate) fn run(context: &Context, args: &EnvArgs) -> anyhow::Result<ExitCode>
         return forget(&settings.data_dir);
     }
     let credentials = Credentials::read(&settings.data_dir)?;
+    for warning in warnings(context, &credentials) {
+        eprintln!("cumulet: warning: {warning}");
+    }
     let variables = variables(settings, &credentials);
     if context.output.is_json {
         let object: Map<String, Value> = variables
@@ -66,9 +75,46 @@ pub(crate) fn run(context: &Context, args: &EnvArgs) -> anyhow::Result<ExitCode>
     unset.dedup();
     say(format_args!("unset {}\n", unset.join(" ")));
     for (name, value) in variables {
+        if name == "OS_AUTH_URL" {
+            say(format_args!("{NO_OPENSTACK}\n"));
+        }
         say(format_args!("export {name}={}\n", quoted(&value)));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What keeps the variables from working, for people: a shell reads standard output alone.
+fn warnings(context: &Context, credentials: &Credentials) -> Vec<String> {
+    let settings = &context.config.settings;
+    let mut warnings = vec![];
+    if !control::answers(&settings.data_dir) {
+        warnings.push(format!(
+            "no server runs with {}: nothing answers at {} until `cumulet serve` is ready",
+            settings.data_dir.display(),
+            endpoint(settings)
+        ));
+    }
+    match is_known(context, credentials) {
+        Ok(true) => {}
+        Ok(false) => warnings.push(format!(
+            "the access key {} was deleted: requests with it are refused; make another with `cumulet key create {}`, or `cumulet env --forget` the old one",
+            credentials.access_key_id, credentials.user_name
+        )),
+        Err(error) => warnings.push(format!(
+            "whether the access key {} still exists cannot be found out: {error:#}",
+            credentials.access_key_id
+        )),
+    }
+    warnings
+}
+
+/// Whether the cloud still has the key.
+fn is_known(context: &Context, credentials: &Credentials) -> anyhow::Result<bool> {
+    let request = Request::Key(keys::Request::List { account: None });
+    let keys = ask::perform(context, &request)?;
+    let id = credentials.access_key_id.as_str();
+    let mut keys = keys.as_array().into_iter().flatten();
+    Ok(keys.any(|key| key["access_key_id"] == id))
 }
 
 fn is_variable(name: &str) -> bool {
@@ -76,7 +122,7 @@ fn is_variable(name: &str) -> bool {
 }
 
 /// Quoted for a shell, unless it is plain.
-fn quoted(value: &str) -> String {
+pub(super) fn quoted(value: &str) -> String {
     let is_plain = !value.is_empty()
         && value
             .bytes()

@@ -8,7 +8,7 @@ use clap::{Subcommand, ValueEnum};
 use cumulet_domain::ImageId;
 
 use super::Context;
-use super::records::answer;
+use super::ask::{answer, answer_as_of_now};
 use crate::operator::Request;
 use crate::operator::images::{self, Import, ImportFormat, ImportKind};
 
@@ -79,5 +79,11 @@ pub(crate) fn run(context: &Context, command: ImageCommand) -> anyhow::Result<Ex
             is_public: public,
         }),
     };
-    answer(context, Request::Image(request))
+    let is_made = matches!(request, images::Request::Import(_));
+    let request = Request::Image(request);
+    if is_made {
+        answer(context, &request)
+    } else {
+        answer_as_of_now(context, &request)
+    }
 }

@@ -1,18 +1,17 @@
 //! Kernels with their ramdisks, for root file systems.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Subcommand;
 use cumulet_domain::KernelId;
-use cumulet_engine::environment::Entropy;
-use cumulet_host::kernel::{KernelStore, build_kernel};
+use cumulet_host::kernel::build_kernel;
 
 use super::Context;
-use super::records::{answer, perform};
+use super::ask::answer;
+use crate::data_dir::{self, Found, make_private};
 use crate::operator::{Request, kernels};
-use crate::surroundings::SystemEntropy;
 
 #[derive(Subcommand)]
 pub(crate) enum KernelCommand {
@@ -36,71 +35,69 @@ pub(crate) enum KernelCommand {
 
 pub(crate) fn run(context: &Context, command: KernelCommand) -> anyhow::Result<ExitCode> {
     match command {
-        KernelCommand::List => answer(context, Request::Kernel(kernels::Request::List)),
+        KernelCommand::List => answer(context, &Request::Kernel(kernels::Request::List)),
         KernelCommand::Delete { id } => {
-            let shown = perform(context, Request::Kernel(kernels::Request::Delete { id }))?;
-            KernelStore::open(&context.config.settings.data_dir)
-                .and_then(|store| store.ensure_absent(id))
-                .context("the kernel's files cannot be removed")?;
-            context.output.print(&shown);
-            Ok(ExitCode::SUCCESS)
+            answer(context, &Request::Kernel(kernels::Request::Delete { id }))
         }
         KernelCommand::Import {
             kernel,
             ramdisk,
             version,
-        } => add(context, &kernel, &ramdisk, version),
-        KernelCommand::Build => {
-            crate::data_dir::make_private(&context.config.settings.data_dir)
-                .context("the data directory cannot be made")?;
-            let directory = context.config.settings.data_dir.join("kernel.build");
-            let _ = std::fs::remove_dir_all(&directory);
-            crate::data_dir::make_private(&directory)?;
-            let built = build_kernel(&directory, &|line: &str| eprintln!("{line}"));
-            let added = built
-                .context("the kernel cannot be built")
-                .and_then(|files| {
-                    add(
-                        context,
-                        &files.kernel,
-                        &files.ramdisk,
-                        files.version.clone(),
-                    )
-                });
-            let _ = std::fs::remove_dir_all(&directory);
-            added
+        } => import(context, &kernel, &ramdisk, version),
+        KernelCommand::Build => build(context),
+    }
+}
+
+/// Begins the names of directories that kernels are built in; the rest is the process.
+const BUILDING: &str = "kernel.build-";
+
+/// Builds in a directory of this build's own and imports the result.
+fn build(context: &Context) -> anyhow::Result<ExitCode> {
+    let data = &context.config.settings.data_dir;
+    let name = format!("{BUILDING}{}", std::process::id());
+    // A directory that is refused is refused before anything is downloaded, and a build that fails
+    // leaves no cloud where none was.
+    let directory = match data_dir::look(data)? {
+        Found::Ours => {
+            sweep(data);
+            data.join(name)
+        }
+        Found::Absent | Found::Free => data.with_file_name(name),
+    };
+    make_private(&directory).with_context(|| format!("{} cannot be made", directory.display()))?;
+    let built = build_kernel(&directory, &|line: &str| eprintln!("{line}"));
+    let imported = built
+        .context("the kernel cannot be built")
+        .and_then(|files| import(context, &files.kernel, &files.ramdisk, files.version));
+    let _ = std::fs::remove_dir_all(&directory);
+    imported
+}
+
+/// Removes what builds left that were cut off.
+fn sweep(data: &Path) {
+    for entry in std::fs::read_dir(data).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|it| it.strip_prefix(BUILDING));
+        if process.is_some_and(|it| !Path::new("/proc").join(it).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
         }
     }
 }
 
-/// Files first, then the record: a record never names files that are not there.
-fn add(
+fn import(
     context: &Context,
-    kernel: &std::path::Path,
-    ramdisk: &std::path::Path,
+    kernel: &Path,
+    ramdisk: &Path,
     version: String,
 ) -> anyhow::Result<ExitCode> {
-    let mut bytes = [0; 16];
-    SystemEntropy.fill(&mut bytes);
-    let id = KernelId::from_random(u128::from_le_bytes(bytes));
-    crate::data_dir::make_private(&context.config.settings.data_dir)
-        .context("the data directory cannot be made")?;
-    let store = KernelStore::open(&context.config.settings.data_dir)
-        .context("the kernels' directory cannot be opened")?;
-    store
-        .import(id, kernel, ramdisk)
-        .context("the kernel cannot be taken")?;
-    match perform(
-        context,
-        Request::Kernel(kernels::Request::Add { id, version }),
-    ) {
-        Ok(shown) => {
-            context.output.print(&shown);
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(error) => {
-            let _ = store.ensure_absent(id);
-            Err(error)
-        }
-    }
+    let whole = |path: &Path| {
+        path.canonicalize()
+            .with_context(|| format!("{} cannot be read", path.display()))
+    };
+    let request = kernels::Request::Import {
+        kernel: whole(kernel)?,
+        ramdisk: whole(ramdisk)?,
+        version,
+    };
+    answer(context, &Request::Kernel(request))
 }

@@ -4,6 +4,7 @@
 //! opens the data directory itself when no server runs.  Exit codes: 0 done,
 //! 1 it failed, 2 the call was wrong.
 
+mod ask;
 mod backup;
 mod bundle;
 mod config_show;
@@ -116,7 +117,8 @@ pub(crate) fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     // A client like any other, perhaps on another machine: it needs no settings of a cloud.
     if let Command::Bundle(args) = cli.command {
-        return bundle::run(args).map(|()| ExitCode::SUCCESS);
+        let output = Output { is_json: cli.json };
+        return bundle::run(args, output).map(|()| ExitCode::SUCCESS);
     }
     let mut flags: Vec<(&'static str, String)> = vec![];
     if let Some(path) = &cli.data_dir {
@@ -133,8 +135,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         flags.extend(args.flags());
     }
     let inputs = Inputs::of_process(flags, cli.config.as_deref())?;
+    let mut config = config::load(&inputs)?;
+    // What is printed of it must hold wherever it is used.
+    config.settings.data_dir = std::path::absolute(&config.settings.data_dir)?;
     let context = Context {
-        config: config::load(&inputs)?,
+        config,
         output: Output { is_json: cli.json },
     };
     match cli.command {
@@ -147,10 +152,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Certificate(command) => records::certificate(&context, command),
         Command::Quota(command) => records::quota(&context, command),
         Command::Instance(command) => records::instance(&context, &command),
-        Command::Status => records::status(&context),
+        Command::Status => ask::status(&context),
         Command::Kernel(command) => kernel::run(&context, command),
         Command::Image(command) => image::run(&context, command),
-        Command::Bundle(args) => bundle::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Bundle(args) => bundle::run(args, context.output).map(|()| ExitCode::SUCCESS),
         Command::Backup(args) => backup::run_backup(&context, &args),
         Command::Restore(args) => backup::run_restore(&context, args),
         Command::Config(command) => config_show::run(&context, &command),

@@ -5,7 +5,6 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
@@ -13,10 +12,9 @@ use cumulet_domain::AccountId;
 use serde_json::Value;
 
 use super::Context;
-use crate::control;
-use crate::data_dir::{DataDir, write_durably};
-use crate::operator::{self, Request, accounts, certificates, instances, keys, quotas, users};
-use crate::wiring;
+use super::ask::{answer, answer_as_of_now, perform};
+use crate::data_dir::write_durably;
+use crate::operator::{Request, accounts, certificates, instances, keys, quotas, users};
 
 /// Biggest secret or certificate that is read from a file.
 const FILE_MAX: u64 = 64 * 1024;
@@ -147,38 +145,6 @@ pub(crate) enum InstanceCommand {
     List,
 }
 
-/// Asks the running server, or does it on the data directory when none runs.
-pub(crate) fn perform(context: &Context, request: Request) -> anyhow::Result<Value> {
-    let settings = &context.config.settings;
-    if let Ok(answer) = control::ask(&settings.data_dir, &request) {
-        return answer;
-    }
-    // What makes something makes the cloud too, as a first start does; asking makes nothing.
-    if !request.makes() && crate::data_dir::find_cloud_id(&settings.data_dir).is_none() {
-        bail!(
-            "there is no cloud in {}; `cumulet serve` makes one",
-            settings.data_dir.display()
-        );
-    }
-    let dir = Arc::new(DataDir::open(&settings.data_dir)?);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let cloud = wiring::open_idle(&dir, settings).await?;
-        operator::perform(&cloud.engine, &cloud.source, request)
-            .await
-            .map_err(|error| anyhow::anyhow!(operator::error_text(&error)))
-    })
-}
-
-/// Performs and prints.
-pub(crate) fn answer(context: &Context, request: Request) -> anyhow::Result<ExitCode> {
-    let value = perform(context, request)?;
-    context.output.print(&value);
-    Ok(ExitCode::SUCCESS)
-}
-
 /// A file's text, or standard input's for `-`.
 fn read_text(path: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
@@ -208,7 +174,7 @@ pub(crate) fn account(context: &Context, command: AccountCommand) -> anyhow::Res
         AccountCommand::Show { account } => accounts::Request::Show { account },
         AccountCommand::Delete { account } => accounts::Request::Delete { account },
     };
-    answer(context, Request::Account(request))
+    answer(context, &Request::Account(request))
 }
 
 pub(crate) fn user(context: &Context, command: UserCommand) -> anyhow::Result<ExitCode> {
@@ -234,7 +200,7 @@ pub(crate) fn user(context: &Context, command: UserCommand) -> anyhow::Result<Ex
             account: InAccount { account },
         } => users::Request::Delete { account, name },
     };
-    answer(context, Request::User(request))
+    answer(context, &Request::User(request))
 }
 
 pub(crate) fn key(context: &Context, command: KeyCommand) -> anyhow::Result<ExitCode> {
@@ -261,7 +227,7 @@ pub(crate) fn key(context: &Context, command: KeyCommand) -> anyhow::Result<Exit
         KeyCommand::Show { id } => keys::Request::Show { id },
         KeyCommand::Delete { id } => keys::Request::Delete { id },
     };
-    answer(context, Request::Key(request))
+    answer(context, &Request::Key(request))
 }
 
 pub(crate) fn certificate(
@@ -282,7 +248,7 @@ pub(crate) fn certificate(
                     .with_context(|| format!("{} cannot be made", directory.display()))?;
             }
             let request = certificates::Request::Create { account, user, pem };
-            let mut issued = perform(context, Request::Certificate(request))?;
+            let mut issued = perform(context, &Request::Certificate(request))?;
             if let Some(directory) = out_dir {
                 write_issued(&mut issued, &directory)?;
             }
@@ -295,7 +261,7 @@ pub(crate) fn certificate(
         CertificateCommand::Show { fingerprint } => certificates::Request::Show { fingerprint },
         CertificateCommand::Delete { fingerprint } => certificates::Request::Delete { fingerprint },
     };
-    answer(context, Request::Certificate(request))
+    answer(context, &Request::Certificate(request))
 }
 
 /// Puts certificate and key into files and names these instead.
@@ -333,15 +299,13 @@ pub(crate) fn quota(context: &Context, command: QuotaCommand) -> anyhow::Result<
             },
         },
     };
-    answer(context, Request::Quota(request))
+    answer(context, &Request::Quota(request))
 }
 
 pub(crate) fn instance(context: &Context, command: &InstanceCommand) -> anyhow::Result<ExitCode> {
     match command {
-        InstanceCommand::List => answer(context, Request::Instance(instances::Request::List)),
+        InstanceCommand::List => {
+            answer_as_of_now(context, &Request::Instance(instances::Request::List))
+        }
     }
-}
-
-pub(crate) fn status(context: &Context) -> anyhow::Result<ExitCode> {
-    answer(context, Request::Status)
 }

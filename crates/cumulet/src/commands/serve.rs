@@ -1,9 +1,10 @@
 //! `cumulet serve`: the cloud, in the foreground.
 //!
-//! The order matters: the data directory is locked before anything is read,
-//! the port is taken before anything is started, and the ready line comes when
-//! every door answers.  At the end requests are finished, then reconcilers;
-//! guests run on.
+//! The order matters: what can be refused without making anything is refused
+//! first, the data directory is locked before anything is read, the ports are
+//! taken before anything is started, and the ready line comes when every door
+//! answers.  A start that fails where no cloud was leaves none.  At the end
+//! requests are finished, then reconcilers; guests run on.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -20,9 +21,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::env::{ADDRESS_FILE, endpoint_of};
+use super::env::{ADDRESS_FILE, endpoint_of, quoted};
 use crate::config::{Compute, Settings};
-use crate::data_dir::{DataDir, write_durably};
+use crate::data_dir::{self, DataDir, Found, Purpose, write_durably};
 use crate::http::{Connections, Doors, Front};
 use crate::machine::{Inside, Machine};
 use crate::wiring;
@@ -68,10 +69,53 @@ pub(crate) fn run(settings: &Settings, args: &ServeArgs) -> anyhow::Result<ExitC
         .enable_all()
         .build()
         .context("the runtime did not start")?;
-    let result = runtime.block_on(serve(settings, args, metrics));
+    let mut start = Start::new(settings)?;
+    let result = runtime.block_on(serve(settings, args, metrics, &mut start));
     // Blocking work under way may be cut off anywhere; a restart repeats it.
     runtime.shutdown_timeout(Duration::from_secs(2));
+    if result.is_err() {
+        start.undo();
+    }
     result.map(|()| ExitCode::SUCCESS)
+}
+
+/// What a start found and made, so that one that fails leaves no cloud where none was.
+struct Start {
+    found: Found,
+    dir: Option<Arc<DataDir>>,
+    is_ready: bool,
+}
+
+impl Start {
+    fn new(settings: &Settings) -> anyhow::Result<Self> {
+        Ok(Self {
+            found: data_dir::look(&settings.data_dir)?,
+            dir: None,
+            is_ready: false,
+        })
+    }
+
+    fn open(&mut self, settings: &Settings) -> anyhow::Result<Arc<DataDir>> {
+        let dir = Arc::new(DataDir::open(&settings.data_dir, Purpose::Serve)?);
+        self.dir = Some(dir.clone());
+        Ok(dir)
+    }
+
+    /// The lock is still held, so that nobody else can have used what was made.
+    fn undo(self) {
+        let Some(dir) = self
+            .dir
+            .filter(|_| self.found != Found::Ours && !self.is_ready)
+        else {
+            return;
+        };
+        if let Err(error) = super::uninstall::discard(&dir, self.found == Found::Absent) {
+            eprintln!(
+                "cumulet: what was made in {} is still there ({error:#}); `cumulet uninstall --purge` removes it",
+                dir.path().display()
+            );
+        }
+    }
 }
 
 /// Virtual machines need root: taps, namespaces, user ids of their own.
@@ -91,9 +135,23 @@ async fn serve(
     settings: &Settings,
     args: &ServeArgs,
     metrics: PrometheusHandle,
+    start: &mut Start,
 ) -> anyhow::Result<()> {
-    let dir = Arc::new(DataDir::open(&settings.data_dir)?);
+    wiring::check_host(settings)?;
+    // Of two servers with the same settings the second is told of the first, not of its port.
+    let early = match start.found {
+        Found::Ours => Some(start.open(settings)?),
+        Found::Absent | Found::Free => None,
+    };
     let listener = listen(settings.listen).await?;
+    let metrics_listener = match settings.metrics.listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let dir = match early {
+        Some(dir) => dir,
+        None => start.open(settings)?,
+    };
     let address = listener
         .local_addr()
         .context("the listener has no address")?;
@@ -142,8 +200,7 @@ async fn serve(
     servers.spawn(async move {
         let _ = operators.await;
     });
-    if let Some(listen) = settings.metrics.listen {
-        let listener = self::listen(listen).await?;
+    if let Some(listener) = metrics_listener {
         servers.spawn(serve_metrics(
             listener,
             settings,
@@ -158,6 +215,10 @@ async fn serve(
         format!("{address}\n").as_bytes(),
         0o600,
     )?;
+    for difference in &cloud.differences {
+        tracing::warn!("{difference}");
+    }
+    start.is_ready = true;
     announce(settings, &dir, address, cloud.is_new);
 
     let failure = tokio::select! {
@@ -214,7 +275,7 @@ fn announce(settings: &Settings, dir: &DataDir, address: SocketAddr, is_new: boo
         cloud = dir.cloud_id(),
         is_new,
         "ready; for your tools: eval \"$(cumulet env --data-dir {})\"",
-        dir.path().display()
+        quoted(&dir.path().display().to_string())
     );
     // Whoever waits for the line may have gone; the server stays.
     let mut out = std::io::stdout().lock();

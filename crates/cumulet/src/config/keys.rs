@@ -1,5 +1,9 @@
 //! The table of settings: name, form, default, meaning.
 
+/// Names of the first account and its user unless others are given.
+pub(crate) const DEFAULT_ACCOUNT: &str = "default";
+pub(crate) const DEFAULT_USER: &str = "admin";
+
 /// The form of a value, needed to read variables and flags, which are text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -90,13 +94,13 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "bootstrap.account_name",
         Text,
-        Some("default"),
-        "name of the first account",
+        Some(DEFAULT_ACCOUNT),
+        "name of the first account; for the first start of a new cloud, as all of bootstrap",
     ),
     key(
         "bootstrap.user_name",
         Text,
-        Some("admin"),
+        Some(DEFAULT_USER),
         "name of the first user",
     ),
     key(

@@ -271,6 +271,9 @@ fn finish(layers: Layers) -> Result<Config, ConfigError> {
 }
 
 fn check(settings: &Settings) -> Result<(), ConfigError> {
+    if settings.data_dir.as_os_str().is_empty() {
+        return Err(ConfigError("data_dir is empty: name a directory".into()));
+    }
     if !settings.listen.ip().is_loopback() && !settings.listen_insecure {
         return Err(ConfigError(format!(
             "listen = {} is reachable from other machines without TLS; set listen_insecure = true to allow that",

@@ -16,7 +16,7 @@ use cumulet_domain::AccountId;
 use cumulet_domain::instance_types::InstanceType;
 use serde::Deserialize;
 
-pub(crate) use keys::KEYS;
+pub(crate) use keys::{DEFAULT_ACCOUNT, DEFAULT_USER, KEYS};
 pub(crate) use load::{ConfigError, Inputs, load};
 
 /// What is known of one value beside itself.

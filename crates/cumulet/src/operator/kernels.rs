@@ -1,20 +1,27 @@
 //! Kernels with their ramdisks.
 
+use std::path::{Path, PathBuf};
+
 use cumulet_domain::images::Kernel;
 use cumulet_domain::{Error, KernelId};
 use cumulet_engine::Engine;
+use cumulet_engine::environment::Entropy;
+use cumulet_host::api::HostError;
+use cumulet_host::kernel::KernelStore;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::when;
+use crate::surroundings::SystemEntropy;
 
 /// What can be asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Request {
-    /// The files are in their place already.
-    Add {
-        id: KernelId,
+    /// Takes files of this machine, as the default.
+    Import {
+        kernel: PathBuf,
+        ramdisk: PathBuf,
         version: String,
     },
     List,
@@ -23,9 +30,33 @@ pub(crate) enum Request {
     },
 }
 
-pub(super) async fn perform(engine: &Engine, request: Request) -> Result<Value, Error> {
+/// Files are kept by who has the data directory's lock, so that nobody sweeps what is half made.
+pub(super) async fn perform(
+    engine: &Engine,
+    data_dir: &Path,
+    request: Request,
+) -> Result<Value, Error> {
+    let place = data_dir.to_path_buf();
     match request {
-        Request::Add { id, version } => Ok(show_kernel(&engine.add_kernel(id, version).await?)),
+        Request::Import {
+            kernel,
+            ramdisk,
+            version,
+        } => {
+            let mut bytes = [0; 16];
+            SystemEntropy.fill(&mut bytes);
+            let id = KernelId::from_random(u128::from_le_bytes(bytes));
+            // Files first, then the record: a record never names files that are not there.
+            files(move || KernelStore::open(&place)?.import(id, &kernel, &ramdisk)).await?;
+            match engine.add_kernel(id, version).await {
+                Ok(kernel) => Ok(show_kernel(&kernel)),
+                Err(refused) => {
+                    let place = data_dir.to_path_buf();
+                    let _ = files(move || KernelStore::open(&place)?.ensure_absent(id)).await;
+                    Err(refused)
+                }
+            }
+        }
         Request::List => Ok(engine
             .kernels()
             .iter()
@@ -33,9 +64,22 @@ pub(super) async fn perform(engine: &Engine, request: Request) -> Result<Value, 
             .collect()),
         Request::Delete { id } => {
             engine.delete_kernel(id).await?;
+            files(move || KernelStore::open(&place)?.ensure_absent(id)).await?;
             Ok(json!({ "deleted": id }))
         }
     }
+}
+
+/// Runs work on files off the async threads.
+async fn files(work: impl FnOnce() -> Result<(), HostError> + Send + 'static) -> Result<(), Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(Error::internal)?.map_err(|error| {
+        if error.is_retryable {
+            Error::internal(error)
+        } else {
+            Error::invalid("kernel", error.user_reason)
+        }
+    })
 }
 
 fn show_kernel(kernel: &Kernel) -> Value {

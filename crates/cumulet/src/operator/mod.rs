@@ -55,7 +55,7 @@ impl Request {
                 | Request::User(users::Request::Create { .. })
                 | Request::Key(keys::Request::Create { .. })
                 | Request::Certificate(certificates::Request::Create { .. })
-                | Request::Kernel(kernels::Request::Add { .. })
+                | Request::Kernel(kernels::Request::Import { .. })
                 | Request::Image(images::Request::Import(_))
         )
     }
@@ -78,7 +78,7 @@ pub(crate) async fn perform(
         Request::User(request) => users::perform(engine, request).await,
         Request::Key(request) => keys::perform(engine, request).await,
         Request::Certificate(request) => certificates::perform(engine, request).await,
-        Request::Kernel(request) => kernels::perform(engine, request).await,
+        Request::Kernel(request) => kernels::perform(engine, source.dir.path(), request).await,
         Request::Image(request) => images::perform(engine, request).await,
         Request::Instance(request) => Ok(instances::perform(engine, &request)),
         Request::Backup {
@@ -95,6 +95,7 @@ async fn status(engine: &Engine) -> Result<Value, Error> {
     let state = engine.snapshot();
     let profile = &engine.host().profile;
     Ok(json!({
+        "server": "running",
         "compute": if profile.is_simulated { "simulated" } else { "qemu" },
         "acceleration": profile.acceleration,
         "machine": profile.machine,

@@ -2,6 +2,7 @@
 
 mod backup;
 mod disks;
+mod surprises;
 
 use cumulet_auth::sign::{self, Signer, Unsigned};
 use cumulet_domain::Timestamp;

@@ -47,16 +47,25 @@ pub struct KernelStore {
 }
 
 impl KernelStore {
-    /// Opens (and creates) `kernels/` in the data directory and sweeps what a crash left there.
+    /// Opens (and creates) `kernels/` in the data directory.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn open(data_directory: &Path) -> Result<Self> {
         let directory = data_directory.join("kernels");
         durable::ensure_directory(&directory, 0o700)
-            .and_then(|()| durable::sweep(&directory))
             .map_err(|cause| HostError::new("opening the kernels' directory", cause))?;
         Ok(Self { directory })
+    }
+
+    /// Removes what a crash left half imported.  Only for who has the data directory to itself and
+    /// imports nothing at the time: an import under way looks the same.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn sweep(&self) -> Result<()> {
+        durable::sweep(&self.directory)
+            .map_err(|cause| HostError::new("sweeping the kernels' directory", cause))
     }
 
     /// Copies a kernel and its ramdisk into the store; after `Ok` both survive a power cut.
@@ -157,6 +166,12 @@ mod tests {
         let mut kernel = vec![0; 0x300];
         kernel[0x202..0x206].copy_from_slice(b"HdrS");
         fs::write(&file, &kernel).unwrap();
+        let half = directory.path().join("kernels/.tmp-half");
+        fs::create_dir(&half).unwrap();
+        let store = KernelStore::open(directory.path()).unwrap();
+        assert!(half.exists(), "whoever opens it may not be alone");
+        store.sweep().unwrap();
+        assert!(!half.exists());
         store.import(id, &file, &file).unwrap();
         store.import(id, &file, &file).unwrap();
         assert_eq!(store.list().unwrap(), [id]);
