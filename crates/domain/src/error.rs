@@ -65,9 +65,13 @@ pub enum Error {
     },
     #[error("The {resource} {id:?} already exists")]
     AlreadyExists { resource: Resource, id: String },
-    /// Existed, and is no longer usable (a deregistered image).
-    #[error("The {resource} {id:?} is no longer available")]
-    Unavailable { resource: Resource, id: String },
+    /// Existed, and is no longer usable (a deregistered image), or never was, with the reason.
+    #[error("The {resource} {id:?} is {}", unavailable_text(why.as_deref()))]
+    Unavailable {
+        resource: Resource,
+        id: String,
+        why: Option<String>,
+    },
     #[error("{message}")]
     InvalidValue { parameter: String, message: String },
     #[error("{message}")]
@@ -97,6 +101,13 @@ pub enum Error {
     /// Overloaded or stopping; a retry can help.
     #[error("The service is unavailable; retry later")]
     ServiceUnavailable { log: String },
+}
+
+fn unavailable_text(why: Option<&str>) -> String {
+    match why {
+        Some(why) => format!("not available: {why}"),
+        None => "no longer available".to_owned(),
+    }
 }
 
 impl Error {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::instances::StateReason;
 use crate::{AccountId, Digest, Error, ImageId, KernelId, Resource, Timestamp};
 
 /// A registered image.
@@ -67,8 +68,33 @@ pub enum Preparation {
         size_bytes: u64,
         kind: BootKind,
     },
-    /// For good; launches fail with this reason.
-    Failed { reason: String },
+    /// For good; launches are refused with this reason.
+    Failed {
+        reason: String,
+        /// Nothing is wrong with what was registered: the cloud could not do it, or lost it.
+        #[serde(default)]
+        is_our_fault: bool,
+    },
+}
+
+impl Preparation {
+    /// Why it failed for good, if it did; the code says whose fault it is.
+    pub fn failure(&self) -> Option<StateReason> {
+        match self {
+            Preparation::Failed {
+                reason,
+                is_our_fault,
+            } => {
+                let code = if *is_our_fault {
+                    "Server.InternalError"
+                } else {
+                    "Client.InvalidImage"
+                };
+                Some(StateReason::new(code, reason))
+            }
+            Preparation::Pending { .. } | Preparation::Ready { .. } => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,7 +144,7 @@ impl Image {
     ///
     /// # Errors
     /// EC2 answers `AuthFailure` for a foreign image and `InvalidAMIID.Unavailable` for a
-    /// deregistered one.
+    /// deregistered one, or one whose state is not `available`.
     pub fn check_launch(&self, account: AccountId) -> Result<(), Error> {
         if !self.may_launch(account) {
             return Err(Error::denied(format!(
@@ -126,12 +152,17 @@ impl Image {
                 self.id
             )));
         }
-        match self.state {
-            ImageState::Available => Ok(()),
-            ImageState::Deregistered { .. } => Err(Error::Unavailable {
+        let unavailable = |why| {
+            Err(Error::Unavailable {
                 resource: Resource::Image,
                 id: self.id.to_string(),
-            }),
+                why,
+            })
+        };
+        match (self.state, self.preparation.failure()) {
+            (ImageState::Deregistered { .. }, _) => unavailable(None),
+            (ImageState::Available, Some(failure)) => unavailable(Some(failure.message)),
+            (ImageState::Available, None) => Ok(()),
         }
     }
 }

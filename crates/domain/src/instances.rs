@@ -327,8 +327,8 @@ pub enum EndCause {
 pub enum DiskReadiness {
     Preparing,
     Ready,
-    /// With the reason for the user.
-    Failed(String),
+    /// With the reason for the user, and whose fault it is.
+    Failed(StateReason),
 }
 
 /// One step of the reconciler.
@@ -423,10 +423,10 @@ fn plan_start(instance: &Instance, disk: &DiskReadiness) -> Step {
     }
     match disk {
         DiskReadiness::Preparing => Step::AwaitImage,
-        DiskReadiness::Failed(reason) if !instance.observed.has_run => Step::GiveUp {
+        DiskReadiness::Failed(failure) if !instance.observed.has_run => Step::GiveUp {
             reason: StateReason::new(
-                "Server.InternalError",
-                format!("Server.InternalError: {reason}"),
+                &failure.code,
+                format!("{}: {}", failure.code, failure.message),
             ),
         },
         DiskReadiness::Failed(_) | DiskReadiness::Ready => Step::Start,
@@ -496,11 +496,15 @@ mod tests {
         let step = plan(
             &instance(),
             Seen::NeverStarted,
-            &DiskReadiness::Failed("part 3 is damaged".into()),
+            &DiskReadiness::Failed(StateReason::new("Client.InvalidImage", "Part 3 is damaged")),
             NOW,
         );
-        assert!(
-            matches!(step, Step::GiveUp { reason } if reason.message.contains("part 3 is damaged"))
+        let message = "Client.InvalidImage: Part 3 is damaged";
+        assert_eq!(
+            step,
+            Step::GiveUp {
+                reason: StateReason::new("Client.InvalidImage", message)
+            }
         );
     }
 

@@ -94,12 +94,14 @@ impl From<Error> for Refused {
                 ),
                 _ => (400, "InvalidParameterValue", text),
             },
-            Error::Unavailable { resource, id } => match resource {
-                Resource::Image => (
-                    400,
-                    "InvalidAMIID.Unavailable",
-                    format!("The image id '[{id}]' is no longer available"),
-                ),
+            Error::Unavailable { resource, id, why } => match resource {
+                Resource::Image => {
+                    let message = match why {
+                        Some(why) => format!("The image id '[{id}]' is not available: {why}"),
+                        None => format!("The image id '[{id}]' is no longer available"),
+                    };
+                    (400, "InvalidAMIID.Unavailable", message)
+                }
                 _ => (400, "IncorrectState", text),
             },
             Error::InvalidValue { parameter, .. } => match parameter.as_str() {

@@ -195,10 +195,10 @@ fn write(answer: &mut Answer, image: &Image) {
     write_product_codes(answer, &image.product_codes);
     answer.leaf("architecture", image.architecture.as_str());
     answer.leaf("imageType", "machine");
-    if let Preparation::Failed { reason } = &image.preparation {
+    if let Some(failure) = image.preparation.failure() {
         answer.structure("stateReason", |answer| {
-            answer.leaf("code", "Client.InvalidImage");
-            answer.leaf("message", reason);
+            answer.leaf("code", &failure.code);
+            answer.leaf("message", &failure.message);
         });
     }
     answer.optional("name", image.name.as_deref());
@@ -243,11 +243,18 @@ fn filter_values(image: &Image, name: &str) -> Vec<String> {
         "root-device-name" => one(root_device(Some(image))),
         "root-device-type" => one("instance-store"),
         "state" => one(state_of(image, true)),
-        "state-reason-code" | "state-reason-message" => match &image.preparation {
-            Preparation::Failed { .. } if name == "state-reason-code" => one("Client.InvalidImage"),
-            Preparation::Failed { reason } => one(reason),
-            _ => vec![],
-        },
+        "state-reason-code" => image
+            .preparation
+            .failure()
+            .map(|it| it.code)
+            .into_iter()
+            .collect(),
+        "state-reason-message" => image
+            .preparation
+            .failure()
+            .map(|it| it.message)
+            .into_iter()
+            .collect(),
         "virtualization-type" => one("hvm"),
         _ => vec![],
     }

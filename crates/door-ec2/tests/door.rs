@@ -3,8 +3,8 @@
 mod common;
 
 use common::{Client, Cloud, HOST, REQUEST_ID};
-use cumulet_domain::ImageId;
 use cumulet_domain::instances::InstanceState;
+use cumulet_domain::{ImageId, InstanceId};
 
 const NEW: &str = "2016-11-15";
 const OLD: &str = "2007-03-01";
@@ -205,6 +205,46 @@ async fn the_main_job_in_the_words_of_2007() {
         )
         .await;
     assert_eq!(late.code(400), "InvalidAMIID.Unavailable");
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_image_is_refused_and_a_launch_that_waited_for_it_says_why() {
+    let cloud = Cloud::start().await;
+    let client = cloud.client();
+    cloud.upload_bundle("damaged", &[], true);
+    let location = [("ImageLocation", "bucket/damaged.manifest.xml")];
+    let registered = client.ask("RegisterImage", OLD, &location).await.ok();
+    let image = registered.value("imageId").expect("an id");
+    let run = [
+        ("ImageId", image.as_str()),
+        ("MinCount", "1"),
+        ("MaxCount", "1"),
+    ];
+    // Nobody knows yet, unless the preparation was faster.
+    let early = client.ask("RunInstances", OLD, &run).await;
+    if let Some(id) = early.value("instanceId") {
+        let id: InstanceId = id.parse().expect("an id");
+        cloud.wait_for(id, InstanceState::Terminated).await;
+        let ids = [("InstanceId.1", id.to_string())];
+        let ids: Vec<_> = ids.iter().map(|(name, id)| (*name, id.as_str())).collect();
+        let shown = client.ask("DescribeInstances", NEW, &ids).await.ok();
+        assert!(
+            shown
+                .paths()
+                .iter()
+                .any(|path| path.ends_with("stateReason/code")),
+            "{:?}",
+            shown.paths()
+        );
+        let reason = shown.value("reason").expect("a reason");
+        assert!(reason.starts_with("Client.InvalidImage: "), "{reason}");
+    }
+    cloud.wait_for_image(image.parse().expect("an id")).await;
+    let before = cloud.engine.snapshot().instances.len();
+    let late = client.ask("RunInstances", OLD, &run).await;
+    assert_eq!(late.code(400), "InvalidAMIID.Unavailable");
+    assert_eq!(cloud.engine.snapshot().instances.len(), before);
     cloud.stop().await;
 }
 

@@ -248,6 +248,7 @@ impl Engine {
                 return Err(Error::Unavailable {
                     resource: Resource::Image,
                     id: id.to_string(),
+                    why: None,
                 });
             }
             let mut image = Image::clone(found);

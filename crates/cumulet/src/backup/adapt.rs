@@ -131,6 +131,7 @@ fn prepare(
         changed.images_lost.push(image.id);
         Preparation::Failed {
             reason: "The cloud was restored from a backup without the bytes of this image".into(),
+            is_our_fault: true,
         }
     };
     Ok(())

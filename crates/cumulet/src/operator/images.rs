@@ -102,7 +102,7 @@ fn show_image(image: &Image) -> Value {
     let preparation = match &image.preparation {
         Preparation::Pending { percent, .. } => format!("pending {percent}%"),
         Preparation::Ready { .. } => "ready".to_owned(),
-        Preparation::Failed { reason } => format!("failed: {reason}"),
+        Preparation::Failed { reason, .. } => format!("failed: {reason}"),
     };
     json!({
         "id": image.id,

@@ -135,7 +135,9 @@ fn damaged_and_foreign_bundles_are_refused() {
                 "{reason}"
             );
             assert!(
-                instance_of(&ec2, &id).reason.starts_with("Server."),
+                instance_of(&ec2, &id)
+                    .reason
+                    .starts_with("Client.InvalidImage: "),
                 "{:?}",
                 instance_of(&ec2, &id)
             );

@@ -60,6 +60,7 @@ impl Engine {
                     id,
                     Preparation::Failed {
                         reason: "The image has no bundle".into(),
+                        is_our_fault: true,
                     },
                 )
                 .await;
@@ -90,8 +91,11 @@ impl Engine {
             return self.record_attempt(id, &error).await;
         }
         tracing::warn!(image = %id, %error, "an image cannot be prepared");
-        let reason = error.user_reason;
-        self.record(id, Preparation::Failed { reason }).await
+        let failed = Preparation::Failed {
+            reason: error.user_reason,
+            is_our_fault: false,
+        };
+        self.record(id, failed).await
     }
 
     async fn store_bundle(
@@ -185,7 +189,11 @@ impl Engine {
             _ => return Next::WhenWoken,
         };
         if failures >= ATTEMPTS_MAX {
-            return self.record(id, Preparation::Failed { reason }).await;
+            let failed = Preparation::Failed {
+                reason,
+                is_our_fault: true,
+            };
+            return self.record(id, failed).await;
         }
         let counted = self.change_image(id, move |image| {
             if let Preparation::Pending {

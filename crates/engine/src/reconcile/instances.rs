@@ -391,11 +391,18 @@ fn port_of(instance: &Instance) -> Port {
 }
 
 fn disk_readiness(image: Option<&Image>) -> DiskReadiness {
-    match image.map(|image| &image.preparation) {
-        Some(Preparation::Ready { .. }) => DiskReadiness::Ready,
-        Some(Preparation::Pending { .. }) => DiskReadiness::Preparing,
-        Some(Preparation::Failed { reason }) => DiskReadiness::Failed(reason.clone()),
-        None => DiskReadiness::Failed("The image is no longer available".into()),
+    let Some(preparation) = image.map(|image| &image.preparation) else {
+        return DiskReadiness::Failed(StateReason::new(
+            "Server.InternalError",
+            "The image is no longer available",
+        ));
+    };
+    match (preparation, preparation.failure()) {
+        (_, Some(failure)) => DiskReadiness::Failed(failure),
+        (Preparation::Ready { .. }, None) => DiskReadiness::Ready,
+        (Preparation::Pending { .. } | Preparation::Failed { .. }, None) => {
+            DiskReadiness::Preparing
+        }
     }
 }
 
