@@ -17,7 +17,7 @@ use cumulet_engine::accounts::plan_ground;
 use cumulet_host::api::{GroundPlan, Host, HostProfile, Network as _, Stop, Vms as _};
 use cumulet_host::disks::LocalDisks;
 use cumulet_host::kernel::{KernelFiles, KernelStore};
-use cumulet_host::net::{self, KernelNetwork, METADATA, NetConfig};
+use cumulet_host::net::{self, KernelNetwork, METADATA, NetConfig, RangesLock};
 use cumulet_host::vm::{self, Acceleration, KeeperProgram, QemuConfig, QemuVms};
 use cumulet_store::{CommitError, Store};
 use serde::{Deserialize, Serialize};
@@ -68,19 +68,24 @@ pub(crate) async fn open(
     settings: &Settings,
     store: &Store<State>,
 ) -> anyhow::Result<Machine> {
-    let work = {
+    let place = {
         let (dir, settings, store) = (dir.clone(), settings.clone(), store.clone());
-        move || prepare(&dir, &settings, &store)
+        move || place_network(&dir, &settings, &store)
     };
-    let machine = tokio::task::spawn_blocking(work)
+    let (network, ground, ranges) = tokio::task::spawn_blocking(place)
         .await
-        .context("preparing the host ended badly")??;
-    machine
-        .network
+        .context("preparing the network ended badly")??;
+    network
         .ensure_ground()
         .await
         .context("the instances' network cannot be laid")?;
-    Ok(machine)
+    // Now it shows in the routes.
+    drop(ranges);
+    let (dir, settings, store) = (dir.clone(), settings.clone(), store.clone());
+    let prepare = move || prepare(&dir, &settings, &store, network, ground);
+    tokio::task::spawn_blocking(prepare)
+        .await
+        .context("preparing the host ended badly")?
 }
 
 /// Whether instances could be run, as far as that shows without making anything.
@@ -106,13 +111,36 @@ pub(crate) fn check(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn prepare(dir: &DataDir, settings: &Settings, store: &Store<State>) -> anyhow::Result<Machine> {
+/// Where the network lies, recorded, and not laid yet.
+fn place_network(
+    dir: &DataDir,
+    settings: &Settings,
+    store: &Store<State>,
+) -> anyhow::Result<(KernelNetwork, GroundPlan, RangesLock)> {
+    let ranges = net::lock_ranges()?;
+    let ground = ground(dir, settings, store)?;
+    let network = KernelNetwork::new(NetConfig {
+        is_private_uplink_allowed: settings.may_use_private_uplink(),
+        doors_inside: vec![PORT_INSIDE],
+        domain: format!("{}.compute.internal", settings.region),
+        dns_upstreams: Some(net::host_resolvers()),
+        ..NetConfig::new(dir.cloud_id(), ground.clone())
+    })?;
+    Ok((network, ground, ranges))
+}
+
+fn prepare(
+    dir: &DataDir,
+    settings: &Settings,
+    store: &Store<State>,
+    network: KernelNetwork,
+    ground: GroundPlan,
+) -> anyhow::Result<Machine> {
     let qemu = vm::find_qemu()
         .context("qemu-system-x86_64 is missing: apt-get install qemu-system-x86")?;
     let machine = vm::default_machine(&qemu).context("QEMU cannot be used")?;
     // Kernels are imported by who has the lock, that is by this server, and it has just begun.
     KernelStore::open(dir.path())?.sweep()?;
-    let ground = ground(dir, settings, store)?;
     let acceleration = acceleration(dir, settings, store, &qemu)?;
     match &acceleration {
         Acceleration::Kvm { .. } => tracing::info!("instances are accelerated by KVM"),
@@ -127,17 +155,9 @@ fn prepare(dir: &DataDir, settings: &Settings, store: &Store<State>) -> anyhow::
         acceleration: acceleration.name().to_owned(),
         machine,
         is_simulated: false,
-        ground: ground.clone(),
+        ground,
         notes: std::collections::BTreeMap::new(),
     };
-    let is_private_allowed = settings.may_use_private_uplink();
-    let network = KernelNetwork::new(NetConfig {
-        is_private_uplink_allowed: is_private_allowed,
-        doors_inside: vec![PORT_INSIDE],
-        domain: format!("{}.compute.internal", settings.region),
-        dns_upstreams: Some(net::host_resolvers()),
-        ..NetConfig::new(dir.cloud_id(), ground)
-    })?;
     let vms = QemuVms::open(QemuConfig {
         data_directory: dir.path().to_path_buf(),
         keeper: KeeperProgram::default(),

@@ -296,9 +296,17 @@ pub fn mac_of(address: Ipv4Addr) -> [u8; 6] {
 }
 
 /// The user id under which an instance's processes run.  It follows from the address, and clouds
-/// on one host have different ranges, so that no two instances of a host share it.
+/// on one host have different ranges, so that no two instances of a host share it: every private
+/// address has an id of its own.
 pub fn uid_of(address: Ipv4Addr) -> u32 {
-    0x1000_0000 | (u32::from(address) & 0x00ff_ffff)
+    let bits = u32::from(address);
+    let offset = match address.octets() {
+        [10, ..] => bits & 0x00ff_ffff,
+        [172, ..] => 0x0100_0000 | (bits & 0x000f_ffff),
+        // 192.168.0.0/16, the last that guests may have.
+        _ => 0x0110_0000 | (bits & 0x0000_ffff),
+    };
+    0x1000_0000 | offset
 }
 
 /// What the reconciler sees of the world, for [`plan`].
@@ -573,6 +581,33 @@ mod tests {
                 reason: StateReason::guest_initiated()
             }
         );
+    }
+
+    #[test]
+    fn no_two_private_addresses_share_a_user_id() {
+        let mut ranges = [
+            (Ipv4Addr::new(10, 0, 0, 0), Ipv4Addr::new(10, 255, 255, 255)),
+            (
+                Ipv4Addr::new(172, 16, 0, 0),
+                Ipv4Addr::new(172, 31, 255, 255),
+            ),
+            (
+                Ipv4Addr::new(192, 168, 0, 0),
+                Ipv4Addr::new(192, 168, 255, 255),
+            ),
+        ]
+        .map(|(first, last)| {
+            // Within a range they follow each other.
+            let size = u32::from(last) - u32::from(first);
+            assert_eq!(uid_of(last) - uid_of(first), size);
+            let middle = Ipv4Addr::from(u32::from(first) + size / 2);
+            assert_eq!(uid_of(middle) - uid_of(first), size / 2);
+            (uid_of(first), uid_of(last))
+        });
+        ranges.sort_unstable();
+        assert!(ranges.windows(2).all(|pair| pair[0].1 < pair[1].0));
+        // Of the probe of acceleration, which is nobody's.
+        assert!(ranges.iter().all(|range| range.1 < 0x1fff_ffff));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! How a reservation and its instances read, in the newest shape.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cumulet_domain::KernelId;
 use cumulet_domain::images::{BootKind, Image, Preparation};
 use cumulet_domain::instances::{Instance, InstanceState, Liveness, Reservation, StateReason};
+use cumulet_domain::{InstanceId, KernelId};
 use cumulet_ec2_model::Answer;
 use cumulet_ec2_model::dates::V2011_01_01;
 use cumulet_engine::instances::ReservationView;
@@ -16,6 +17,7 @@ use crate::images;
 /// What an instance's record does not hold and its description shows.
 pub(crate) struct Surroundings {
     state: Arc<State>,
+    troubles: Arc<BTreeMap<InstanceId, StateReason>>,
     pub(crate) zone: String,
     region: String,
     is_simulated: bool,
@@ -25,6 +27,7 @@ impl Surroundings {
     pub(crate) fn of(engine: &Engine) -> Self {
         Self {
             state: engine.snapshot(),
+            troubles: engine.troubles(),
             zone: engine.config().zone.clone(),
             region: engine.config().region.clone(),
             is_simulated: engine.host().profile.is_simulated,
@@ -59,7 +62,7 @@ impl Surroundings {
         format!("{}.{}.compute.internal", instance.host_name(), self.region)
     }
 
-    /// Why the instance is in its state.  That a cloud only simulates is said wherever nothing
+    /// Why the instance is in its state, or what ails it while it runs.  That a cloud only simulates is said wherever nothing
     /// weightier is: nobody shall take such an instance for a machine.
     pub(crate) fn reason(&self, instance: &Instance) -> Option<StateReason> {
         let simulated = || {
@@ -70,7 +73,9 @@ impl Surroundings {
                 )
             })
         };
-        instance.state_reason().cloned().or_else(simulated)
+        let trouble = || self.troubles.get(&instance.id).cloned();
+        let recorded = instance.state_reason().cloned();
+        recorded.or_else(trouble).or_else(simulated)
     }
 }
 

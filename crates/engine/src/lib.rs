@@ -20,6 +20,7 @@ pub mod reconcile;
 pub mod records;
 pub mod state;
 pub mod status;
+mod troubles;
 
 use std::sync::Arc;
 
@@ -73,6 +74,7 @@ struct Inner {
     probes: tokio::sync::Semaphore,
     /// For whoever concludes from the records what bytes of images must be on the host.
     bytes_turn: tokio::sync::Mutex<()>,
+    troubles: troubles::Troubles,
 }
 
 impl Engine {
@@ -94,6 +96,7 @@ impl Engine {
                 wake,
                 probes: tokio::sync::Semaphore::new(status::PROBES_MAX),
                 bytes_turn: tokio::sync::Mutex::new(()),
+                troubles: troubles::Troubles::default(),
             }),
         };
         let reconcilers = reconcile::Reconcilers::start(engine.clone(), inbox);
@@ -118,6 +121,7 @@ impl Engine {
                 wake,
                 probes: tokio::sync::Semaphore::new(status::PROBES_MAX),
                 bytes_turn: tokio::sync::Mutex::new(()),
+                troubles: troubles::Troubles::default(),
             }),
         }
     }
@@ -145,6 +149,10 @@ impl Engine {
 
     pub(crate) fn bytes_turn(&self) -> &tokio::sync::Mutex<()> {
         &self.inner.bytes_turn
+    }
+
+    pub(crate) fn troubles_of_instances(&self) -> &troubles::Troubles {
+        &self.inner.troubles
     }
 
     pub(crate) fn wake(&self) -> &reconcile::Wake {

@@ -324,6 +324,12 @@ pub trait Vms: Send + Sync + 'static {
 
     async fn observe(&self, instance: InstanceId) -> Result<VmState>;
 
+    /// Whether a VM that runs is paused since the host has no room for what its guest writes; it
+    /// goes on by itself.
+    async fn is_out_of_room(&self, _instance: InstanceId) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Resolves when something about any VM may have changed (a guest powered off, a keeper died);
     /// a reason to observe again, nothing more.
     async fn changed(&self);

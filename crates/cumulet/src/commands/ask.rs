@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::Context;
 use crate::data_dir::{self, DataDir, Found, InUse, Purpose};
 use crate::operator::{self, Request};
-use crate::{control, wiring};
+use crate::{control, surroundings, wiring};
 
 /// How often a server that starts or stops is asked again; each time its lock is waited for.
 const TRIES: usize = 3;
@@ -132,7 +132,7 @@ pub(super) fn status(context: &Context) -> anyhow::Result<ExitCode> {
     if !is_live {
         let settings = &context.config.settings;
         value["compute"] = settings.compute.as_str().into();
-        value["memory_mib"] = wiring::memory_mib(settings).into();
+        value["memory_mib"] = settings.memory_mib(surroundings::memory_mib()).into();
         for name in ["acceleration", "machine", "orphans"] {
             value[name] = Value::Null;
         }

@@ -65,7 +65,7 @@ fn rank(name: &str) -> usize {
         "name",
         "value",
     ];
-    const LAST: &[&str] = &["meaning", "orphans"];
+    const LAST: &[&str] = &["meaning", "orphans", "reason"];
     match (
         FIRST.iter().position(|it| *it == name),
         LAST.contains(&name),

@@ -19,12 +19,13 @@ pub(super) fn perform(engine: &Engine, request: &Request) -> Value {
         Request::List => {
             let state = engine.snapshot();
             let all = state.instances.values();
-            all.map(|instance| show_instance(instance)).collect()
+            all.map(|instance| show_instance(engine, instance))
+                .collect()
         }
     }
 }
 
-fn show_instance(instance: &Instance) -> Value {
+fn show_instance(engine: &Engine, instance: &Instance) -> Value {
     json!({
         "id": instance.id,
         "owner": instance.owner,
@@ -33,5 +34,6 @@ fn show_instance(instance: &Instance) -> Value {
         "type": instance.instance_type,
         "address": instance.address,
         "launched": when(instance.launched),
+        "reason": engine.reason_of(instance).map(|reason| reason.message),
     })
 }

@@ -336,10 +336,22 @@ fn a_guest_cannot_take_the_host_with_it() {
             .contains("The host has no room for the disk")
             .then_some(())
     });
-    assert_eq!(instance_of(&ec2, &writer.id).state, "running");
+    let is_paused = || {
+        let shown = instance_of(&ec2, &writer.id);
+        assert_eq!(shown.state, "running");
+        shown.reason.contains("disk of the host is full")
+    };
+    wait_until("it is said why the guest waits", GUEST_PATIENCE, || {
+        is_paused().then_some(())
+    });
+    let listed = cloud.run(&["instance", "list"]);
+    assert!(listed.contains("disk of the host is full"), "{listed}");
     room.resize("size=64m");
     wait_until("the guest goes on", GUEST_PATIENCE, || {
         (room.used() > 8 << 20).then_some(())
+    });
+    wait_until("and nothing is said any more", GUEST_PATIENCE, || {
+        (!is_paused()).then_some(())
     });
     wait_for(&ec2, &late, "running");
 

@@ -45,9 +45,11 @@ impl Engine {
                 return Next::WhenWoken;
             };
             if instance.observed.is_removed {
+                self.troubles_of_instances().set(id, None);
                 return Next::WhenWoken;
             }
             let seen = self.see(&instance).await;
+            self.note_trouble(&instance, seen).await;
             let disk = disk_readiness(state.images.get(&instance.image).map(AsRef::as_ref));
             let step = plan(&instance, seen, &disk, self.environment().now());
             tracing::debug!(instance = %id, ?seen, ?step, "reconcile");
@@ -89,6 +91,34 @@ impl Engine {
             Err(error) => {
                 tracing::warn!(instance = %instance.id, %error, "could not observe an instance");
                 Seen::Unknown
+            }
+        }
+    }
+
+    /// Remembers what ails a running guest, and forgets it when that is over.
+    async fn note_trouble(&self, instance: &Instance, seen: Seen) {
+        let trouble = match seen {
+            // Nothing is known that was not known before.
+            Seen::Unknown => return,
+            Seen::Running { .. } => match self.host().vms.is_out_of_room(instance.id).await {
+                Ok(false) => None,
+                Ok(true) => Some(StateReason::new(
+                    "Server.InternalError",
+                    "Server.InternalError: The disk of the host is full; the instance is paused, and goes on by itself when there is room",
+                )),
+                Err(error) => {
+                    tracing::warn!(instance = %instance.id, %error, "could not ask whether an instance waits for room");
+                    return;
+                }
+            },
+            Seen::CutOff | Seen::NeverStarted | Seen::Ended(_) => None,
+        };
+        let is_paused = trouble.is_some();
+        if self.troubles_of_instances().set(instance.id, trouble) {
+            if is_paused {
+                tracing::warn!(instance = %instance.id, "an instance is paused: its host's disk is full");
+            } else {
+                tracing::info!(instance = %instance.id, "an instance goes on: there is room again");
             }
         }
     }

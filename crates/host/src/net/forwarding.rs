@@ -9,15 +9,14 @@
 //! and the switch of every single link; these are remembered and put back too.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use super::host_lock::{self, RUN_DIR};
 use super::names::CloudId;
 use super::namespace;
 use crate::api::{HostError, Result};
 
-const RUN_DIR: &str = "/run/cumulet";
 const SWITCH: &str = "ipv4/ip_forward";
 
 type Settings = BTreeMap<String, String>;
@@ -26,20 +25,8 @@ fn saved_path() -> PathBuf {
     Path::new(RUN_DIR).join("forwarding.json")
 }
 
-fn lock_path() -> PathBuf {
-    Path::new(RUN_DIR).join("forwarding.lock")
-}
-
 fn failed(error: impl ToString) -> HostError {
     HostError::new("could not remember the host's forwarding", error)
-}
-
-/// Held while the settings and their memory are changed.
-fn lock() -> Result<File> {
-    std::fs::create_dir_all(RUN_DIR).map_err(failed)?;
-    let file = File::create(lock_path()).map_err(failed)?;
-    file.lock().map_err(failed)?;
-    Ok(file)
 }
 
 /// What was remembered, or `None` when nobody changed anything.
@@ -53,7 +40,7 @@ pub(super) fn saved() -> Result<Option<Settings>> {
 
 /// True afterwards: the host forwards, and what it did before is remembered.
 pub(super) fn ensure_on() -> Result<()> {
-    let _lock = lock()?;
+    let _lock = host_lock::take(host_lock::FORWARDING)?;
     if saved()?.is_none() {
         let bytes = serde_json::to_vec(&current()?).map_err(failed)?;
         let path = saved_path();
@@ -72,7 +59,7 @@ pub(super) fn restore(leaving: &CloudId) -> Result<()> {
     if !Path::new(RUN_DIR).exists() {
         return Ok(());
     }
-    let lock = lock()?;
+    let lock = host_lock::take(host_lock::FORWARDING)?;
     if namespace::clouds()?.iter().any(|cloud| cloud != leaving) {
         return Ok(());
     }
@@ -84,15 +71,12 @@ pub(super) fn restore(leaving: &CloudId) -> Result<()> {
             restore_one(name, value)?;
         }
     }
-    // The directory may hold what others put there: then it stays, and so it does when a cloud
-    // waits for the lock.
-    for path in [saved_path(), lock_path()] {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
-            Ok(()) | Err(_) => {}
-        }
+    match std::fs::remove_file(saved_path()) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
     }
-    let _ = std::fs::remove_dir(RUN_DIR);
+    // The directory may hold what others put there: then it stays.
+    host_lock::remove_all(host_lock::FORWARDING)?;
     drop(lock);
     Ok(())
 }

@@ -27,6 +27,7 @@ mod forwarding;
 #[doc(hidden)]
 pub mod fuzzing;
 mod ground;
+mod host_lock;
 mod inventory;
 mod lease;
 mod names;
@@ -189,6 +190,22 @@ impl KernelNetwork {
     }
 }
 
+/// Held from before [`plan_ground`] until the ground is laid: what others lay meanwhile could not be
+/// seen when choosing.
+#[derive(Debug)]
+pub struct RangesLock {
+    _file: std::fs::File,
+}
+
+/// Waits for other clouds of this host that are choosing or laying their ranges.  Blocking.
+///
+/// # Errors
+/// When the lock cannot be taken, or is held for a minute.
+pub fn lock_ranges() -> Result<RangesLock> {
+    let _file = host_lock::take(host_lock::RANGES)?;
+    Ok(RangesLock { _file })
+}
+
 /// Removes what is on this host of a cloud that has no server: for `uninstall`.  Blocking.
 ///
 /// # Errors
@@ -259,6 +276,7 @@ impl Inner {
 
     /// Repeats a few times: a process of a server that was killed may still be at its last work.
     fn lay_ground(&self, known: &[Element]) -> Result<()> {
+        plan::check_alone(&self.cloud, &self.config.plan)?;
         let mut attempt = 1;
         loop {
             match ground::ensure(&self.cloud, &self.config, known) {

@@ -36,27 +36,84 @@ fn overlaps(one: Ipv4Net, other: Ipv4Net) -> bool {
 /// range is in use.
 pub fn plan_ground(preferred: Option<Ipv4Net>, cloud_id: &str) -> Result<GroundPlan> {
     let cloud = CloudId::parse(cloud_id)?;
-    let json = run(
+    let routes = parse_routes(&routes()?)?;
+    let routed: Vec<Ipv4Net> = routes.into_iter().map(|route| route.to).collect();
+    choose(preferred, cloud.number(), &routed)
+}
+
+/// Refuses a recorded plan that another cloud of this host uses, as after a copy of a data
+/// directory, or when both were away while one chose.  Routes of others than clouds are their
+/// owners' business: ours are more specific, or were there first.
+///
+/// # Errors
+/// When the routes cannot be read; a permanent one naming the other cloud.
+pub(super) fn check_alone(cloud: &CloudId, plan: &GroundPlan) -> Result<()> {
+    match find_other(&cloud.host_link(), plan, &parse_routes(&routes()?)?) {
+        None => Ok(()),
+        Some(other) => Err(HostError::permanent(
+            "could not use the recorded addresses of the cloud",
+            format!(
+                "the cloud {} on this host uses {}/{} too, or the same uplink: uninstall one of the two, and make it anew",
+                other.trim_start_matches("cu-"),
+                plan.guest_network,
+                plan.guest_prefix
+            ),
+            "Internal error on launch",
+        )),
+    }
+}
+
+/// The link of another cloud that has a part of the plan.
+fn find_other<'a>(own: &str, plan: &GroundPlan, routes: &'a [Route]) -> Option<&'a str> {
+    let guests = Ipv4Net {
+        address: plan.guest_network,
+        prefix: plan.guest_prefix,
+    };
+    let uplink = Ipv4Net {
+        address: plan.uplink_host,
+        prefix: 32,
+    };
+    let is_other = |route: &&Route| {
+        route.link.starts_with("cu-")
+            && route.link != own
+            && (overlaps(route.to, guests) || overlaps(route.to, uplink))
+    };
+    routes
+        .iter()
+        .find(is_other)
+        .map(|route| route.link.as_str())
+}
+
+fn routes() -> Result<String> {
+    run(
         "could not read the routes of this host",
         "ip",
         &["-j", "-4", "route", "show", "table", "all"],
         "",
-    )?;
-    choose(preferred, cloud.number(), &parse_routes(&json)?)
+    )
 }
 
-/// Destinations of routes, without the default route.
-fn parse_routes(json: &str) -> Result<Vec<Ipv4Net>> {
+/// A route of this host.
+struct Route {
+    to: Ipv4Net,
+    /// Empty when it leads nowhere.
+    link: String,
+}
+
+/// Routes without the default route.
+fn parse_routes(json: &str) -> Result<Vec<Route>> {
     let bad = |cause: String| HostError::new("could not read the routes of this host", cause);
     let value: Value = serde_json::from_str(json).map_err(|error| bad(error.to_string()))?;
     let routes = value
         .as_array()
         .ok_or_else(|| bad("no list of routes".into()))?;
-    let destinations = routes.iter().filter_map(|route| route["dst"].as_str());
-    Ok(destinations
-        .filter_map(parse_net)
-        .filter(|net| net.prefix > 0)
-        .collect())
+    let found = routes.iter().filter_map(|route| {
+        Some(Route {
+            to: parse_net(route["dst"].as_str()?)?,
+            link: route["dev"].as_str().unwrap_or_default().to_owned(),
+        })
+    });
+    Ok(found.filter(|route| route.to.prefix > 0).collect())
 }
 
 fn parse_net(text: &str) -> Option<Ipv4Net> {
@@ -167,6 +224,7 @@ mod tests {
                 {"dst":"172.16.0.0/16","dev":"docker0"},{"dst":"0.0.0.0/0"}]"#,
         )
         .unwrap();
+        let routed: Vec<Ipv4Net> = routed.into_iter().map(|route| route.to).collect();
         let plan = choose(None, 7, &routed).unwrap();
         assert_eq!(plan.guest_network, Ipv4Addr::new(172, 17, 0, 0));
         assert_eq!(plan.gateway, Ipv4Addr::new(172, 17, 0, 1));
@@ -175,6 +233,24 @@ mod tests {
                 !net("172.17.0.0/16").contains(address) && !net("172.16.0.0/16").contains(address)
             );
         }
+    }
+
+    #[test]
+    fn a_plan_that_another_cloud_uses_is_seen() {
+        let plan = choose(Some(net("10.9.0.0/16")), 7, &[]).unwrap();
+        let uplink = plan.uplink_host;
+        let other = |dst: &str, dev: &str| {
+            let json = format!(r#"[{{"dst":"{dst}","dev":"{dev}"}},{{"dst":"10.9.0.4"}}]"#);
+            let routes = parse_routes(&json).unwrap();
+            find_other("cu-00000007", &plan, &routes).map(str::to_owned)
+        };
+        let named = Some("cu-0a1b2c3d".to_owned());
+        assert_eq!(other("10.9.0.0/16", "cu-0a1b2c3d"), named);
+        assert_eq!(other("10.9.64.0/20", "cu-0a1b2c3d"), named);
+        assert_eq!(other(&format!("{uplink}/30"), "cu-0a1b2c3d"), named);
+        assert_eq!(other("10.10.0.0/16", "cu-0a1b2c3d"), None);
+        assert_eq!(other("10.9.0.0/16", "cu-00000007"), None);
+        assert_eq!(other("10.0.0.0/8", "tun0"), None);
     }
 
     #[test]

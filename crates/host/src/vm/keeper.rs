@@ -20,8 +20,10 @@
 //! is held by this process and by QEMU and by nobody else; QEMU never outlives
 //! its keeper.
 
+use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -38,7 +40,7 @@ use super::client::{CLIENT_MAX, Client, Heard};
 use super::clock::now;
 use super::protocol::{
     self, Answer, CONSOLE_DESCRIPTOR, CONTROL_SOCKET, EXIT_FILE, ExitRecord, Job, KEEPER_FILE,
-    KeeperRecord, QMP_DESCRIPTOR, RUN_DESCRIPTOR, Reply, Request, VERSION,
+    KeeperRecord, OUT_OF_ROOM_FILE, QMP_DESCRIPTOR, RUN_DESCRIPTOR, Reply, Request, VERSION,
 };
 use super::qmp::{self, Event, Message};
 use super::ring;
@@ -62,6 +64,8 @@ const CONSOLE_BURST: usize = 64 * 1024;
 const CONSOLE_REST: Duration = Duration::from_millis(50);
 /// How often a guest is continued that waits for room on the host's disk.
 const CONTINUE_EVERY: Duration = Duration::from_secs(5);
+/// A guest that was continued and needed no more room for this long has enough.
+const ROOM_AFTER: Duration = Duration::from_secs(2);
 /// The power button is pressed again and again, since a guest that is still coming up hears
 /// nothing, and one that is going down does not mind.
 const PRESS_EVERY: Duration = Duration::from_secs(5);
@@ -142,6 +146,7 @@ fn run() -> io::Result<()> {
         is_resetting: false,
         press_at: None,
         continue_at: None,
+        room_at: None,
     };
     keeper.watch()
 }
@@ -205,6 +210,8 @@ struct Keeper {
     press_at: Option<Instant>,
     /// When to continue the guest, while it waits for room on the host's disk.
     continue_at: Option<Instant>,
+    /// When a guest that was continued counts as having room again.
+    room_at: Option<Instant>,
 }
 
 impl Keeper {
@@ -254,6 +261,7 @@ impl Keeper {
             .chain(self.intent.deadline())
             .chain(self.press_at)
             .chain(self.continue_at)
+            .chain(self.room_at)
             .chain(self.console_rests_until)
             .min();
         let timeout = next.map(|it| it.saturating_duration_since(Instant::now()));
@@ -415,7 +423,17 @@ impl Keeper {
                     self.finish(ExitCause::GuestPanic)?;
                 }
             },
-            Event::OutOfRoom => self.continue_at = Some(Instant::now() + CONTINUE_EVERY),
+            Event::OutOfRoom => {
+                self.continue_at = Some(Instant::now() + CONTINUE_EVERY);
+                self.room_at = None;
+                // For the server to see.  If there is not even room for a name, nobody is told why.
+                let _ = OpenOptions::new()
+                    .write(true)
+                    .create(true)
+                    .truncate(false)
+                    .mode(0o600)
+                    .open(OUT_OF_ROOM_FILE);
+            }
             Event::Other => {}
         }
         Ok(())
@@ -519,7 +537,12 @@ impl Keeper {
             if matches!(self.intent, Intent::Run) {
                 // Without room there is another event, and another attempt.
                 self.tell("cont", OTHER_ID);
+                self.room_at = Some(Instant::now() + ROOM_AFTER);
             }
+        }
+        if self.room_at.is_some_and(|it| it <= Instant::now()) {
+            self.room_at = None;
+            let _ = std::fs::remove_file(OUT_OF_ROOM_FILE);
         }
         if self.intent.deadline().is_none_or(|it| it > Instant::now()) {
             return Ok(());

@@ -200,6 +200,13 @@ impl Vms for QemuVms {
         }
     }
 
+    async fn is_out_of_room(&self, instance: InstanceId) -> Result<bool> {
+        self.blocking("observing a VM", move |shared| {
+            Ok(shared.run_dir(instance).is_out_of_room())
+        })
+        .await
+    }
+
     async fn changed(&self) {
         self.changes.next(&self.shared.inotify).await;
     }

@@ -24,6 +24,8 @@ pub(crate) const VERSION: u32 = 1;
 /// Names in the keeper's directory.
 pub(crate) const KEEPER_FILE: &str = "keeper.json";
 pub(crate) const EXIT_FILE: &str = "exit.json";
+/// Empty, so that making it takes no room; there while the guest waits for some.
+pub(crate) const OUT_OF_ROOM_FILE: &str = "out-of-room";
 pub(crate) const CONTROL_SOCKET: &str = "keeper.sock";
 pub(crate) const QMP_SOCKET: &str = "qmp.sock";
 

@@ -5,6 +5,7 @@
 //! run/<id>/vm/          the keeper's directory, owned by the instance's user id
 //!   keeper.json           the guest was started
 //!   exit.json             how it ended
+//!   out-of-room           there while the guest is paused for want of room on the host's disk
 //!   keeper.sock qmp.sock  the keeper and QEMU listen here
 //! consoles/<id>         the console's ring, kept when the rest is gone
 //! ```
@@ -25,7 +26,7 @@ use cumulet_domain::{InstanceId, Timestamp};
 use rustix::fs::FlockOperation;
 
 use super::protocol::{
-    EXIT_FILE, ExitRecord, KEEPER_FILE, KeeperRecord, MESSAGE_BYTES_MAX, VERSION,
+    EXIT_FILE, ExitRecord, KEEPER_FILE, KeeperRecord, MESSAGE_BYTES_MAX, OUT_OF_ROOM_FILE, VERSION,
 };
 use crate::api::{Exit, ExitCause, VmState};
 use cumulet_durable as durable;
@@ -130,6 +131,10 @@ impl RunDir {
             }),
             (false, None, None) => Seen::State(VmState::Absent { exit: None }),
         })
+    }
+
+    pub(crate) fn is_out_of_room(&self) -> bool {
+        fs::symlink_metadata(self.vm().join(OUT_OF_ROOM_FILE)).is_ok()
     }
 
     fn keeper(&self) -> io::Result<Option<KeeperRecord>> {

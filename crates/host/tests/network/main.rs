@@ -10,7 +10,9 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use cumulet_host::api::Network;
-use cumulet_host::net::{METADATA, inventory, uninstall};
+use cumulet_host::net::{
+    KernelNetwork, METADATA, NetConfig, inventory, lock_ranges, plan_ground, uninstall,
+};
 
 use support::{
     Guest, HOST, PRIVATE, WORLD, block_on, config, count_outside, counted_outside, host_can_ping,
@@ -294,6 +296,40 @@ fn two_clouds_live_side_by_side() {
         block_on(two.remove_ground()).unwrap();
         guest_one.end();
         guest_two.end();
+        assert_eq!(host_state(), before);
+    });
+}
+
+#[test]
+fn two_clouds_that_start_at_once_choose_different_ranges() {
+    on_a_host(|| {
+        let before = host_state();
+        // Both begin their search at the same range.
+        let same = "0a1b2cad";
+        let first = lock_ranges().unwrap();
+        let plan = plan_ground(None, ONE).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let other = std::thread::spawn(move || {
+            tell.send(()).unwrap();
+            let _ranges = lock_ranges().unwrap();
+            plan_ground(None, same).unwrap()
+        });
+        told.recv().unwrap();
+        let one = network(&NetConfig::new(ONE, plan.clone()));
+        assert!(
+            !other.is_finished(),
+            "the lock is held until the ground is laid"
+        );
+        drop(first);
+        let chosen = other.join().unwrap();
+        assert_ne!(chosen.guest_network, plan.guest_network);
+
+        // And one that comes with the same plan is refused, and lays nothing.
+        let copy = KernelNetwork::new(NetConfig::new(same, plan)).unwrap();
+        let refused = block_on(copy.ensure_ground()).unwrap_err();
+        assert!(refused.to_string().contains(ONE), "{refused}");
+        assert!(inventory(same).unwrap().is_empty());
+        block_on(one.remove_ground()).unwrap();
         assert_eq!(host_state(), before);
     });
 }
