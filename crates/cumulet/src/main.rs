@@ -11,6 +11,7 @@ mod commands;
 mod config;
 mod control;
 mod data_dir;
+mod descriptors;
 mod http;
 mod image_objects;
 mod instance_facts;

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cumulet_domain::Timestamp;
@@ -182,5 +183,46 @@ async fn one_guest_cannot_take_all_connections() {
         other.starts_with("HTTP/1.0 404"),
         "others are served: {other}"
     );
+    server.end().await;
+}
+
+/// One guest does whatever it likes with all the connections it can get: slow heads, bodies that
+/// never come, answers that it does not take.  Another one asks meanwhile, and is answered.
+#[tokio::test]
+async fn slow_and_greedy_guests_hinder_nobody_else() {
+    let server = start().await;
+    let head = "GET /latest/user-data HTTP/1.1\r\nHost: a\r\n";
+    let mut held = vec![];
+    for number in 0..300 {
+        let mut stream = server.connect(GUEST).await;
+        let bytes = match number % 4 {
+            0 => head.to_owned(),
+            1 => format!("{head}Content-Length: 1000000\r\n\r\na"),
+            2 => format!("{head}\r\n").repeat(1000),
+            _ => format!("{head}Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n"),
+        };
+        // Those beyond the guest's share are closed at once, at any byte.
+        let sent = tokio::time::timeout(Duration::from_millis(50), async {
+            let _ = stream.write_all(bytes.as_bytes()).await;
+        });
+        let _ = sent.await;
+        held.push(stream);
+        if number % 30 == 0 {
+            let other = server.talk([127, 0, 0, 3], "GET / HTTP/1.0\r\n\r\n").await;
+            assert!(other.starts_with("HTTP/1.0 404"), "{number}: {other}");
+        }
+    }
+    drop(held);
+    // Its places come back, and then it is served too.
+    loop {
+        let again = server
+            .talk(GUEST, "GET /latest/user-data HTTP/1.0\r\n\r\n")
+            .await;
+        if again.ends_with("\u{0}\u{1}raw") {
+            break;
+        }
+        assert_eq!(again, "", "closed, or answered");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     server.end().await;
 }

@@ -60,6 +60,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     std::fs::create_dir_all(&dir)?;
     let config = Config {
+        held: cumulet_wire::held::Held::new(256 << 20),
         region: "us-east-1".into(),
         domains: vec!["s3.cloud.test".into(), "s3.localhost".into()],
         clock: Arc::new(now),

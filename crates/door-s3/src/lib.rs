@@ -14,6 +14,7 @@ mod acls;
 mod buckets;
 mod convert;
 mod errors;
+mod held_body;
 mod host;
 mod identity;
 mod lists;
@@ -32,6 +33,7 @@ use bytes::Bytes;
 use cumulet_auth::Keys;
 use cumulet_domain::{AccountId, Timestamp};
 use cumulet_objects::ObjectStore;
+use cumulet_wire::held::Held;
 use http::{Request, Response};
 use s3s::service::{S3Service, S3ServiceBuilder};
 
@@ -42,8 +44,11 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Bytes of an XML request.
 const XML_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Bytes of an upload by form, which is held in memory.
+/// Bytes of an upload by form, which is held in memory: the library reads it before anybody can
+/// say whether it is allowed.  All together are bounded by [`Config::held`].
 const FORM_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of a form's other fields.
+const FORM_FIELDS_BYTES_MAX: usize = 1024 * 1024;
 
 /// What the door needs to know.
 #[derive(Clone)]
@@ -54,6 +59,8 @@ pub struct Config {
     /// bucket is in the path.
     pub domains: Vec<String>,
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// What documents and forms hold in memory altogether.
+    pub held: Held,
 }
 
 /// What happened, for the log; an extension of every answer.
@@ -87,7 +94,7 @@ impl Door {
             let mut limits = s3s::config::S3Config::default();
             limits.xml_max_body_size = XML_BYTES_MAX;
             limits.post_object_max_file_size = FORM_BYTES_MAX;
-            limits.form_max_fields_size = 1024 * 1024;
+            limits.form_max_fields_size = FORM_FIELDS_BYTES_MAX;
             builder.set_config(Arc::new(s3s::config::StaticConfigProvider::new(Arc::new(
                 limits,
             ))));

@@ -22,7 +22,7 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 #[error("the body could not be read")]
-pub(crate) struct Broken(#[source] BodyError);
+pub(crate) struct Broken(#[source] pub(crate) BodyError);
 
 #[derive(Clone)]
 pub(crate) struct SharedBody(Arc<Mutex<UnsyncBoxBody<Bytes, Broken>>>);

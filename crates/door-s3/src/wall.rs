@@ -14,6 +14,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use s3s::Body;
 
 use crate::errors::{Refusal, read_document};
+use crate::held_body::{HeldBody, Holding};
 use crate::identity::Claim;
 use crate::payload::{header_checksums, parse_md5};
 use crate::prefix::{self, Prefixed};
@@ -71,8 +72,9 @@ where
         request_id,
     };
     let waits = parts.headers.contains_key(header::EXPECT);
-    let admitted = admit(door, parts, body.clone()).await;
-    let (response, claim) = match admitted {
+    let holding = Holding::new(&door.config.held);
+    let admitted = admit(door, parts, body.clone(), &holding).await;
+    let (mut response, claim) = match admitted {
         Ok((request, claim)) => {
             let answered = match door.inner.call(request).await {
                 Ok(response) => response,
@@ -89,6 +91,10 @@ where
         Err(refusal) => (refused(&refusal, &about), Arc::default()),
     };
     let is_error = response.status().is_client_error() || response.status().is_server_error();
+    if is_error && holding.is_refused() {
+        let message = "Please reduce your request rate.";
+        response = refused(&Refusal::new(503, "SlowDown", message), &about);
+    }
     if is_error && !waits {
         body.drain().await;
     }
@@ -107,6 +113,7 @@ async fn admit(
     door: &Door,
     mut parts: Parts,
     body: SharedBody,
+    holding: &Holding,
 ) -> Result<(Request<Body>, Arc<Claim>), Refusal> {
     let query = parts.uri.query();
     let decoded = check_parameters(query, &parts.headers)?;
@@ -140,7 +147,9 @@ async fn admit(
         ..Claim::default()
     });
     let body = if carries_xml(door, &parts) {
-        Body::from(checked_xml(&parts, body).await?)
+        Body::from(checked_xml(&parts, holding.count(body)).await?)
+    } else if is_form(&parts) {
+        Body::http_body_unsync(holding.count(body))
     } else {
         Body::http_body_unsync(body)
     };
@@ -279,7 +288,7 @@ fn carries_xml(door: &Door, parts: &Parts) -> bool {
 }
 
 /// The document, compared with every digest that came with it.
-async fn checked_xml(parts: &Parts, body: SharedBody) -> Result<Bytes, Refusal> {
+async fn checked_xml(parts: &Parts, body: HeldBody) -> Result<Bytes, Refusal> {
     let limited = Limited::new(body, XML_BYTES_MAX).collect();
     let bytes = match tokio::time::timeout(XML_TIME_MAX, limited).await {
         Ok(Ok(whole)) => whole.to_bytes(),

@@ -54,6 +54,7 @@ async fn door(dir: &std::path::Path) -> Door {
     };
     store.create_bucket(bucket).await.unwrap();
     let config = Config {
+        held: cumulet_wire::held::Held::new(256 << 20),
         region: "us-east-1".into(),
         domains: vec![],
         clock: Arc::new(now),

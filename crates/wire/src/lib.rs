@@ -1,10 +1,12 @@
 //! The codecs of the doors: query parameters, XML, times, error documents.
 //!
 //! Knows no single operation, and trusts nothing: every decoder has named
-//! limits and refuses what it cannot read.
+//! limits and refuses what it cannot read.  [`held`] is the limit that all doors
+//! have together.
 
 pub mod base64;
 pub mod error;
+pub mod held;
 pub mod query;
 pub mod time;
 pub mod xml;

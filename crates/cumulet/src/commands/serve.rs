@@ -15,6 +15,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use cumulet_engine::Engine;
 use cumulet_host::api::Stop;
+use cumulet_wire::held::Held;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,7 +28,7 @@ use crate::data_dir::{self, DataDir, Found, Purpose, write_durably};
 use crate::http::{Connections, Doors, Front};
 use crate::machine::{Inside, Machine};
 use crate::wiring;
-use crate::{control, http, logging};
+use crate::{control, descriptors, http, logging};
 
 /// How long steps of reconcilers are waited for.
 const RECONCILERS_PATIENCE: Duration = Duration::from_secs(10);
@@ -159,14 +160,17 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be received")?;
 
     let (cloud, reconcilers) = wiring::start(&dir, settings).await?;
+    let held = Held::new(settings.limits.held_bytes);
     let front = Arc::new(Front {
-        doors: Doors::new(&cloud, settings),
+        doors: Doors::new(&cloud, settings, held.clone()),
         domains: settings.domains.clone(),
         limits: settings.limits.clone(),
+        held,
     });
     let (stop, stopped) = watch::channel(false);
     let mut servers = JoinSet::new();
-    let connections = Connections::new(settings.limits.connections);
+    let connections_max = descriptors::connections(settings);
+    let connections = Connections::new(connections_max);
     servers.spawn(serve_doors(
         listener,
         connections.clone(),
@@ -180,8 +184,12 @@ async fn serve(
             .context("the doors cannot be opened inside the instances' network")?;
         let doors = InsideDoors {
             machine: machine.clone(),
-            // Guests have places of their own, so that they cannot take those of everybody else.
-            connections: Connections::new((settings.limits.connections / 2).max(16)),
+            // Guests have places of their own, so that they cannot take those of everybody else,
+            // and one of them has not all of those.
+            connections: Connections::with_peers_max(
+                (connections_max / 2).max(16),
+                (connections_max / 16).max(8),
+            ),
             front: front.clone(),
             metadata: wiring::metadata(&cloud, &dir)?,
         };

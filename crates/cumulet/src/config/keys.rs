@@ -132,7 +132,7 @@ pub(crate) const KEYS: &[Key] = &[
         "limits.connections",
         Number,
         Some("1024"),
-        "connections served at the same time",
+        "connections served at the same time; the one that has waited longest for a request makes room",
     ),
     key(
         "limits.header_bytes",
@@ -147,6 +147,12 @@ pub(crate) const KEYS: &[Key] = &[
         "bytes of a Query request's body",
     ),
     key(
+        "limits.held_bytes",
+        Number,
+        Some("268435456"),
+        "bytes of Query requests, their answers, XML documents and forms that are held in memory altogether",
+    ),
+    key(
         "limits.header_timeout_ms",
         Number,
         Some("30000"),
@@ -156,7 +162,13 @@ pub(crate) const KEYS: &[Key] = &[
         "limits.body_timeout_ms",
         Number,
         Some("60000"),
-        "time in which a Query request's body, or the next bytes of an object, must arrive",
+        "time in which a Query request's body, or the next 16 KiB of an object, must arrive",
+    ),
+    key(
+        "limits.answer_timeout_ms",
+        Number,
+        Some("120000"),
+        "time in which a client must take the next 16 KiB of an answer",
     ),
     key(
         "limits.shutdown_timeout_ms",

@@ -112,8 +112,10 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     pub(crate) header_bytes: usize,
     pub(crate) query_body_bytes: usize,
+    pub(crate) held_bytes: usize,
     pub(crate) header_timeout_ms: u64,
     pub(crate) body_timeout_ms: u64,
+    pub(crate) answer_timeout_ms: u64,
     pub(crate) shutdown_timeout_ms: u64,
 }
 

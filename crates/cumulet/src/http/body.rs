@@ -12,6 +12,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::connections::Answering;
+use super::paced::PACE_BYTES_MIN;
+
 /// A body may break off while it is sent; the connection then ends.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -25,24 +28,66 @@ pub(crate) fn full(bytes: Bytes) -> Body {
         .boxed_unsync()
 }
 
-/// A request's body that breaks off when nothing arrives for a time.
-pub(crate) struct Timed {
-    inner: Incoming,
-    patience: Duration,
-    timer: Pin<Box<Sleep>>,
+/// An answer's body that tells, by its end, when all of it has been handed over.
+pub(crate) struct Sent {
+    inner: Body,
+    _answering: Answering,
 }
 
-impl Timed {
-    pub(crate) fn new(inner: Incoming, patience: Duration) -> Self {
+impl Sent {
+    pub(crate) fn new(inner: Body, answering: Answering) -> Self {
         Self {
             inner,
-            patience,
-            timer: Box::pin(tokio::time::sleep(patience)),
+            _answering: answering,
         }
     }
 }
 
-impl http_body::Body for Timed {
+impl http_body::Body for Sent {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A request's body that breaks off when too little of it arrives in a stretch of time.
+pub(crate) struct Timed<B = Incoming> {
+    inner: B,
+    patience: Duration,
+    timer: Pin<Box<Sleep>>,
+    /// Bytes that arrived since the timer was set.
+    moved: usize,
+}
+
+impl<B> Timed<B> {
+    pub(crate) fn new(inner: B, patience: Duration) -> Self {
+        Self {
+            inner,
+            patience,
+            timer: Box::pin(tokio::time::sleep(patience)),
+            moved: 0,
+        }
+    }
+}
+
+impl<B> http_body::Body for Timed<B>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BodyError>,
+{
     type Data = Bytes;
     type Error = BodyError;
 
@@ -52,8 +97,12 @@ impl http_body::Body for Timed {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                let until = Instant::now() + self.patience;
-                self.timer.as_mut().reset(until);
+                self.moved += frame.data_ref().map_or(0, Bytes::len);
+                if self.moved >= PACE_BYTES_MIN {
+                    self.moved = 0;
+                    let until = Instant::now() + self.patience;
+                    self.timer.as_mut().reset(until);
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(cause))) => Poll::Ready(Some(Err(cause.into()))),
@@ -71,5 +120,33 @@ impl http_body::Body for Timed {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    async fn read(bytes_each: usize, pause: Duration, count: usize) -> Result<usize, BodyError> {
+        let frames = futures::stream::iter(0..count).then(move |_| async move {
+            tokio::time::sleep(pause).await;
+            Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![7; bytes_each])))
+        });
+        let body = StreamBody::new(Box::pin(frames));
+        let whole = Timed::new(body, Duration::from_secs(60)).collect().await?;
+        Ok(whole.to_bytes().len())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_keeps_the_pace_or_is_cut() {
+        let pause = Duration::from_secs(50);
+        let steady = read(PACE_BYTES_MIN, pause, 20).await.unwrap();
+        assert_eq!(steady, 20 * PACE_BYTES_MIN);
+        assert!(read(1, pause, 20).await.is_err(), "a byte now and then");
+        let stop = read(PACE_BYTES_MIN, Duration::from_secs(61), 2).await;
+        assert!(stop.is_err(), "nothing at all");
     }
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cumulet_door_ec2::{Ec2Door, Handled, RequestContext};
 use cumulet_door_s3::Outcome;
+use cumulet_wire::held::Held;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 
-use super::{Body, Context, Logged, Timed, full};
+use super::{Body, Context, Logged, Timed};
 use crate::config::Settings;
 use crate::surroundings;
 use crate::wiring::Cloud;
@@ -21,7 +22,7 @@ pub(crate) struct Doors {
 }
 
 impl Doors {
-    pub(crate) fn new(cloud: &Cloud, settings: &Settings) -> Self {
+    pub(crate) fn new(cloud: &Cloud, settings: &Settings, held: Held) -> Self {
         let s3 = cumulet_door_s3::Config {
             region: settings.region.clone(),
             domains: settings
@@ -30,6 +31,7 @@ impl Doors {
                 .map(|it| format!("s3.{it}"))
                 .collect(),
             clock: Arc::new(surroundings::now),
+            held,
         };
         Self {
             ec2: Ec2Door::new(cloud.engine.clone()),
@@ -37,7 +39,7 @@ impl Doors {
         }
     }
 
-    pub(crate) async fn ec2(&self, request: Request<Bytes>, context: Context) -> Response<Body> {
+    pub(crate) async fn ec2(&self, request: Request<Bytes>, context: Context) -> Response<Bytes> {
         let context = RequestContext {
             request_id: context.request_id,
             client_host: context.host,
@@ -52,7 +54,7 @@ impl Doors {
                 log: handled.log,
             });
         }
-        response.map(full)
+        response
     }
 
     pub(crate) async fn s3(&self, request: Request<Timed>, context: Context) -> Response<Body> {

@@ -1,30 +1,36 @@
 //! One address for all doors.
 //!
-//! [`listener`] accepts connections within limits, [`route`] picks the door by
-//! a pure function, and [`Front`] sees to what all doors share: request ids,
+//! [`listener`] accepts connections within limits, [`connections`] says whose
+//! place goes to another, [`route`] picks the door by a pure function, and [`Front`] sees to what all doors share: request ids,
 //! limits on bodies, isolation of panics, one log line per request.
 
 mod body;
+mod connections;
 mod doors;
 mod listener;
 mod log;
+mod paced;
 mod route;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use cumulet_wire::held::{Held, Share};
 use futures::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
 pub(crate) use body::{Body, Timed, full};
+pub(crate) use connections::Connections;
 pub(crate) use doors::Doors;
-pub(crate) use listener::{Connections, serve};
+pub(crate) use listener::serve;
 pub(crate) use log::Logged;
 pub(crate) use route::{Door, Head, route};
+
+use connections::Handle;
 
 use crate::config::Limits;
 
@@ -33,7 +39,13 @@ pub(crate) struct Front {
     pub(crate) doors: Doors,
     pub(crate) domains: Vec<String>,
     pub(crate) limits: Limits,
+    /// What requests and answers hold altogether.
+    pub(crate) held: Held,
 }
+
+/// Bytes of one request or answer that are not counted: so little, for each connection, is always
+/// there, and small calls are answered while others hold all that is counted.
+const UNCOUNTED_BYTES: usize = 64 * 1024;
 
 /// What a door gets beside the request.
 #[derive(Debug, Clone)]
@@ -96,7 +108,11 @@ impl Front {
     ) -> Response<Body> {
         match door {
             Door::Ec2 => match self.read_whole(request).await {
-                Ok(request) => self.doors.ec2(request, context).await,
+                Ok((request, _share)) => {
+                    let request_id = context.request_id.clone();
+                    let response = self.doors.ec2(request, context).await;
+                    self.hold(response, &request_id)
+                }
                 Err(refused) => refused.response(door, &context.request_id),
             },
             Door::S3 => {
@@ -110,21 +126,92 @@ impl Front {
     }
 
     /// The request with its body in memory.
-    async fn read_whole(&self, request: Request<Incoming>) -> Result<Request<Bytes>, Unread> {
-        let (head, body) = request.into_parts();
+    async fn read_whole(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<(Request<Bytes>, Share), Unread> {
+        let (mut head, body) = request.into_parts();
         let announced = http_body::Body::size_hint(&body).lower();
         if usize::try_from(announced).map_or(true, |size| size > self.limits.query_body_bytes) {
             return Err(Unread::TooLarge);
         }
-        let limited = Limited::new(body, self.limits.query_body_bytes);
-        let patience = Duration::from_millis(self.limits.body_timeout_ms);
-        let collected = tokio::time::timeout(patience, limited.collect()).await;
-        match collected {
-            Err(_) => Err(Unread::Slow),
-            Ok(Ok(whole)) => Ok(Request::from_parts(head, whole.to_bytes())),
-            Ok(Err(cause)) if cause.is::<LengthLimitError>() => Err(Unread::TooLarge),
-            Ok(Err(_)) => Err(Unread::Broken),
+        // Nothing has been done for it yet, so that it may make room for another connection.
+        let handle = head.extensions.remove::<Handle>();
+        let handle = handle.filter(|_| !http_body::Body::is_end_stream(&body));
+        if let Some(handle) = &handle {
+            handle.waits();
         }
+        let patience = Duration::from_millis(self.limits.body_timeout_ms);
+        let (whole, share) = tokio::time::timeout(patience, self.collect(body))
+            .await
+            .map_err(|_| Unread::Slow)??;
+        if handle.is_some_and(|handle| !handle.works()) {
+            return Err(Unread::Broken);
+        }
+        Ok((Request::from_parts(head, whole), share))
+    }
+
+    /// Copies the body together: in a list, a chunk of one byte would cost a hundred.
+    async fn collect(&self, mut body: Incoming) -> Result<(Bytes, Share), Unread> {
+        let mut share = self.held.share();
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| Unread::Broken)?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            let size = whole.len() + data.len();
+            if size > self.limits.query_body_bytes {
+                return Err(Unread::TooLarge);
+            }
+            if size > UNCOUNTED_BYTES && !share.grow(data.len()) {
+                return Err(Unread::NoRoom);
+            }
+            whole.extend_from_slice(&data);
+        }
+        Ok((whole.freeze(), share))
+    }
+
+    /// Counts an answer until the client has taken it.  Where there is no room, one that only
+    /// tells is refused instead; one that something was done for is sent.
+    fn hold(&self, response: Response<Bytes>, request_id: &str) -> Response<Body> {
+        let size = response.body().len();
+        if size <= UNCOUNTED_BYTES {
+            return response.map(full);
+        }
+        let share = self.held.take(size);
+        let only_tells = response.extensions().get::<Logged>().is_some_and(|logged| {
+            logged.action.starts_with("Describe") || logged.action.starts_with("Get")
+        });
+        if share.is_none() && only_tells {
+            let mut refused = Unread::NoRoom.response(Door::Ec2, request_id);
+            if let (Some(logged), Some(of_refusal)) = (
+                response.extensions().get::<Logged>().cloned(),
+                refused.extensions_mut().get_mut::<Logged>(),
+            ) {
+                of_refusal.action = logged.action;
+                of_refusal.account = logged.account;
+            }
+            return refused;
+        }
+        response.map(|bytes| {
+            full(Bytes::from_owner(Counted {
+                bytes,
+                _share: share,
+            }))
+        })
+    }
+}
+
+/// Bytes with what they take of all that may be held.
+struct Counted {
+    bytes: Bytes,
+    _share: Option<Share>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -133,6 +220,8 @@ enum Unread {
     TooLarge,
     Slow,
     Broken,
+    /// Others hold as much as may be held.
+    NoRoom,
 }
 
 impl Unread {
@@ -152,6 +241,11 @@ impl Unread {
                 StatusCode::BAD_REQUEST,
                 "MalformedInput",
                 "The request's body cannot be read",
+            ),
+            Unread::NoRoom => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Unavailable",
+                "The server holds as many requests and answers as it may; try again later",
             ),
         };
         let mut response = refusal(door, status, code, message, request_id);

@@ -69,6 +69,7 @@ pub(crate) fn cloud() -> Cloud {
 /// Over a directory that the caller keeps.
 pub(crate) fn cloud_in(dir: &Path) -> Cloud {
     let config = Config {
+        held: cumulet_wire::held::Held::new(256 << 20),
         region: "us-east-1".into(),
         domains: vec!["s3.cloud.test".into()],
         clock: Arc::new(now),

@@ -189,6 +189,7 @@ impl Cloud {
         let store = ObjectStore::open(directory.path()).expect("a store");
         let door = |clock: fn() -> Timestamp| {
             let config = Config {
+                held: cumulet_wire::held::Held::new(256 << 20),
                 region: "us-east-1".into(),
                 domains: vec!["s3.cloud.test".into()],
                 clock: Arc::new(clock),
