@@ -102,7 +102,11 @@ impl Client {
             Error::LimitExceeded { .. } | Error::InsufficientCapacity { .. } => doing == "launch",
             // The only things that are somebody else's are images.
             Error::Denied { .. } => doing == "deregister",
-            Error::Unavailable { id, .. } => !world.has_available_image(id),
+            Error::Unavailable { id, why: None, .. } => !world.has_available_image(id),
+            // Its preparation failed, and said so.
+            Error::Unavailable {
+                id, why: Some(_), ..
+            } => doing == "launch" && world.has_failed_image(id),
             Error::NotFound { ids, .. } => !ids.iter().any(|id| world.has_record(id)),
             Error::Internal { .. } => {
                 matches!(doing, "console" | "import") && world.faults.fails > 0

@@ -133,6 +133,14 @@ impl World {
         image.is_some_and(|image| image.state == ImageState::Available)
     }
 
+    pub(crate) fn has_failed_image(&self, id: &str) -> bool {
+        let image = id
+            .parse::<ImageId>()
+            .ok()
+            .and_then(|id| self.state.images.get(&id));
+        image.is_some_and(|image| image.preparation.failure().is_some())
+    }
+
     /// A client was told of its new image.
     pub(crate) fn told_image(&mut self, id: ImageId) {
         self.ledger.answered += 1;
