@@ -8,6 +8,7 @@
 //! the want of a record, since losing records must not lose what lies on the host.
 
 use std::fs::File;
+use std::io::Seek as _;
 use std::sync::Arc;
 
 use cumulet_domain::images::{BootKind, Image, ImageState, Preparation};
@@ -22,6 +23,10 @@ use crate::records::Stored;
 /// Images forgotten in one round.
 const FORGET_MAX: usize = 30;
 
+/// How often a file is stored, when its bytes are removed with another image's before they are
+/// recorded.
+const IMPORT_ATTEMPTS_MAX: u32 = 3;
+
 /// A file that becomes an image.
 #[derive(Debug)]
 pub struct ImportImage {
@@ -32,6 +37,19 @@ pub struct ImportImage {
     pub format: FileFormat,
     /// What the file must turn out to be; `None` takes what it is.
     pub kind: Option<BootKind>,
+}
+
+/// Why a file did not become an image.
+enum ImportError {
+    /// Trying again may help: see [`Engine::check_stored`].
+    BytesGone(HostError),
+    Refused(Error),
+}
+
+impl From<Error> for ImportError {
+    fn from(error: Error) -> Self {
+        ImportError::Refused(error)
+    }
 }
 
 pub(crate) fn boot_kind(kind: ImageKind) -> BootKind {
@@ -48,8 +66,27 @@ impl Engine {
     /// `InvalidValue` of `file` or `kind`; those of [`Engine::add_stored_image`]; `Internal` when
     /// the host fails.
     pub async fn import_image(&self, import: ImportImage) -> Result<Image, Error> {
+        for _ in 1..IMPORT_ATTEMPTS_MAX {
+            match self.try_import(&import).await {
+                Err(ImportError::BytesGone(cause)) => {
+                    tracing::info!(%cause, "a file is imported once more");
+                }
+                Err(ImportError::Refused(error)) => return Err(error),
+                Ok(image) => return Ok(image),
+            }
+        }
+        self.try_import(&import).await.map_err(|error| match error {
+            ImportError::BytesGone(cause) => Error::internal(cause),
+            ImportError::Refused(error) => error,
+        })
+    }
+
+    async fn try_import(&self, import: &ImportImage) -> Result<Image, ImportError> {
+        let again = |cause| Error::invalid("file", format!("The file cannot be read: {cause}"));
+        let mut file = import.file.try_clone().map_err(again)?;
+        file.rewind().map_err(again)?;
         let source = ImageSource::File {
-            file: import.file,
+            file,
             format: import.format,
         };
         let bytes_max = self.config().image_bytes_max;
@@ -65,30 +102,36 @@ impl Engine {
                 Error::invalid("file", error.user_reason)
             }
         })?;
-        let kind = boot_kind(stored.kind);
         let _turn = self.bytes_turn().lock().await;
-        let added = match kind {
-            _ if import.kind.is_none_or(|wanted| wanted == kind) => {
-                self.check_stored(&stored).await.map_err(Error::internal)?;
-                let bytes = StoredBytes {
-                    digest: stored.digest,
-                    size_bytes: stored.size_bytes,
-                    kind,
-                };
-                self.add_stored_image(import.owner, import.name, import.is_public, bytes)
-                    .await
-            }
-            BootKind::Rootfs => Err(Error::invalid(
-                "kind",
-                "The file is a root file system, not a disk",
-            )),
-            BootKind::Disk => Err(Error::invalid(
-                "kind",
-                "The file is a disk with partitions, not a root file system",
-            )),
-        };
+        let added = self.add_imported(import, &stored).await;
         self.settle_bytes(stored.digest).await;
         added
+    }
+
+    async fn add_imported(
+        &self,
+        import: &ImportImage,
+        stored: &StoredImage,
+    ) -> Result<Image, ImportError> {
+        let kind = boot_kind(stored.kind);
+        if import.kind.is_some_and(|wanted| wanted != kind) {
+            let message = match kind {
+                BootKind::Rootfs => "The file is a root file system, not a disk",
+                BootKind::Disk => "The file is a disk with partitions, not a root file system",
+            };
+            return Err(Error::invalid("kind", message).into());
+        }
+        let checked = self.check_stored(stored).await;
+        checked.map_err(ImportError::BytesGone)?;
+        let bytes = StoredBytes {
+            digest: stored.digest,
+            size_bytes: stored.size_bytes,
+            kind,
+        };
+        let (name, is_public) = (import.name.clone(), import.is_public);
+        Ok(self
+            .add_stored_image(import.owner, name, is_public, bytes)
+            .await?)
     }
 
     /// Bytes that were stored and not yet recorded may have been removed with an image that had the

@@ -68,24 +68,24 @@ impl Engine {
     /// When the host cannot be asked.
     pub async fn orphans(&self) -> Result<Vec<String>, Error> {
         let host = self.host();
+        let before = self.snapshot();
         let vms = host.vms.vms().await.map_err(Error::internal)?;
         let ports = host.network.ports().await.map_err(Error::internal)?;
         let unrecorded = host.disks.unrecorded_images().await;
-        let unrecorded: BTreeSet<Digest> =
-            unrecorded.map_err(Error::internal)?.into_iter().collect();
+        let unrecorded = unrecorded.map_err(Error::internal)?;
         let files = host.disks.inventory().await.map_err(Error::internal)?;
-        // After the host, so that what was recorded meanwhile is known.
-        let state = self.snapshot();
-        let recorded: BTreeSet<Digest> = state
-            .images
-            .values()
-            .filter_map(|image| digest_of(image))
-            .collect();
-        let is_live = |id: &InstanceId| state.live_instances.contains(id);
-        let is_known = |id: &InstanceId| state.instances.contains_key(id);
+        // What has a record before or after was recorded or forgotten meanwhile.
+        let states = [before, self.snapshot()];
+        let images = states.iter().flat_map(|state| state.images.values());
         // Bytes that were just stored, or are about to be removed, are nobody's loss.
-        let has_image = |digest: &Digest| recorded.contains(digest) || unrecorded.contains(digest);
-        let has_kernel = |id: &_| state.kernels.contains_key(id);
+        let digests: BTreeSet<Digest> = images
+            .filter_map(|image| digest_of(image))
+            .chain(unrecorded)
+            .collect();
+        let is_live = |id: &_| states.iter().any(|it| it.live_instances.contains(id));
+        let is_known = |id: &_| states.iter().any(|it| it.instances.contains_key(id));
+        let has_kernel = |id: &_| states.iter().any(|it| it.kernels.contains_key(id));
+        let has_image = |digest: &_| digests.contains(digest);
         let mut orphans = vec![];
         tell("virtual machine of", &vms, is_live, &mut orphans);
         tell("port of", &ports, is_live, &mut orphans);
