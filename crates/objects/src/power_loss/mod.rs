@@ -50,6 +50,8 @@ fn new_object(key: &str) -> NewObject {
 struct Model {
     settled: BTreeMap<String, Vec<u8>>,
     trying: Option<(String, Option<Vec<u8>>)>,
+    /// The upload of `parts` from when its completion was asked for, and what it is to become.
+    completion: Option<(String, CompletedPart, Vec<u8>)>,
 }
 
 impl Model {
@@ -121,6 +123,7 @@ async fn work(store: &ObjectStore, model: &mut Model) -> Result<()> {
     model.done();
     delete(store, model, "a").await?;
     put(store, model, "empty", b"").await?;
+    put(store, model, "parts", &[9; 300]).await?;
     let id = begin(store, "parts").await?;
     let at = (BUCKET, "parts", id.as_str());
     for bytes in [[4; 600], [5; 600]] {
@@ -130,13 +133,13 @@ async fn work(store: &ObjectStore, model: &mut Model) -> Result<()> {
     let body = staged(store, &[6; 600]).await?;
     let spare = store.put_part(me, at, 2, body, NOW).await?;
     model.trying = Some(("parts".into(), Some(vec![6; 600])));
-    let listed = vec![CompletedPart {
+    let part = CompletedPart {
         number: 2,
         etag: spare.etag(),
         checksums: BTreeMap::new(),
-    }];
-    let completed = store.complete_upload(me, at, listed, BTreeMap::new(), Condition::None, NOW);
-    completed.await?;
+    };
+    model.completion = Some((id.clone(), part.clone(), vec![6; 600]));
+    complete(store, &id, part).await?;
     model.done();
     let id = begin(store, "given-up").await?;
     let at = (BUCKET, "given-up", id.as_str());
@@ -145,6 +148,37 @@ async fn work(store: &ObjectStore, model: &mut Model) -> Result<()> {
     store.abort_upload(me, at).await?;
     put(store, model, "b", &[8; 3000]).await?;
     delete(store, model, "copy").await
+}
+
+async fn complete(store: &ObjectStore, id: &str, part: CompletedPart) -> Result<()> {
+    let at = (BUCKET, "parts", id);
+    let asked = store.complete_upload(
+        Some(owner()),
+        at,
+        vec![part],
+        BTreeMap::new(),
+        Condition::None,
+        NOW,
+    );
+    asked.await.map(drop)
+}
+
+/// Whoever asked for a completion and got no answer asks again, until there is nothing to complete;
+/// then the object is what it was to become, whichever time it was done.
+async fn complete_again(store: &ObjectStore, model: &Model) {
+    let Some((id, part, bytes)) = &model.completion else {
+        return;
+    };
+    let is_open = match complete(store, id, part.clone()).await {
+        Ok(()) => true,
+        Err(Error::NoSuchUpload) => false,
+        Err(error) => panic!("a completion is refused: {error}"),
+    };
+    let was_tried = model.trying.as_ref().is_some_and(|(key, _)| key == "parts");
+    assert!(was_tried || !is_open, "an acknowledged completion is done");
+    let again = complete(store, id, part.clone()).await;
+    assert!(matches!(again, Err(Error::NoSuchUpload)), "{again:?}");
+    assert_eq!(read(store, "parts").await.as_ref(), Some(bytes));
 }
 
 fn count_files(dir: &Path) -> usize {
@@ -181,6 +215,7 @@ async fn check(dir: &Path, index: Vec<u8>, model: &Model) {
         let is_new = trying.is_some_and(|(_, bytes)| *bytes == found);
         assert!(found == settled || is_new, "{key} is neither old nor new");
     }
+    complete_again(&store, model).await;
     assert_eq!(
         count_files(&dir.join("tmp")),
         0,
