@@ -4,12 +4,12 @@
 //! in it; it sets `TEST_SEED`, `SIM_STEPS`, `SIM_SEEDS` (how many, from that one
 //! on) and `SIM_VERBOSE`.
 
-use cumulet_testkit::sim::{Listener, Point, Scene, Simulation, play};
+use cumulet_testkit::sim::{Listener, Point, Scene, Simulation, play, play_stubborn_host};
 
 /// Seeds of the suite, from this one on.
 const FIRST_SEED: u64 = 1;
 const SEEDS: u64 = 300;
-const STEPS: u64 = 80;
+const STEPS: u64 = 120;
 
 fn paused() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
@@ -112,5 +112,12 @@ fn each_call_of_the_host_may_happen_twice() {
             panic!("{text}");
         }
         stop_everywhere(scene, Point::LoseAnswer);
+    }
+}
+
+#[test]
+fn what_cannot_be_removed_keeps_nothing_else() {
+    if let Err(text) = play_stubborn_host(paused) {
+        panic!("{text}");
     }
 }

@@ -13,7 +13,7 @@ use crate::{machine, surroundings};
 
 #[derive(Args)]
 pub(crate) struct DoctorArgs {
-    /// For which way of computing; qemu when not given.
+    /// For which way of computing.
     #[arg(long, value_enum)]
     compute: Option<Compute>,
 }

@@ -8,6 +8,7 @@ use cumulet_domain::images::{
 };
 use cumulet_domain::{AccountId, Error, ImageId, InstanceId};
 use cumulet_engine::image_bytes::ImportImage;
+use cumulet_engine::images::ImagesQuery;
 use cumulet_engine::launch::Launch;
 use cumulet_engine::records::Stored;
 use cumulet_engine::{Caller, Engine, State};
@@ -109,7 +110,7 @@ impl Client {
             } => doing == "launch" && world.has_failed_image(id),
             Error::NotFound { ids, .. } => !ids.iter().any(|id| world.has_record(id)),
             Error::Internal { .. } => {
-                matches!(doing, "console" | "import") && world.faults.fails > 0
+                matches!(doing, "console" | "import") && world.faults.has_failing_calls()
             }
             _ => false,
         };
@@ -268,6 +269,23 @@ impl Client {
             }
             Err(error) => self.expect_refusal("describe", &error),
         }
+        self.describe_images();
+    }
+
+    /// Those that the caller may launch, as they are durable.
+    fn describe_images(&self) {
+        let me = self.me();
+        let shown = self.engine.describe_images(&me, &ImagesQuery::default());
+        let mut world = self.shared.lock();
+        let durable = world.state.images.values();
+        let durable = durable.filter(|it| it.may_launch(me.account)).cloned();
+        let durable: Vec<Arc<Image>> = durable.collect();
+        if !world.has_store_failed && !matches!(&shown, Ok(shown) if *shown == durable) {
+            world.breach(format!(
+                "{} was shown images otherwise than they are",
+                me.account
+            ));
+        }
     }
 
     /// As RegisterImage leaves it.  The manifest itself is read in threads, which a repeatable run
@@ -298,7 +316,8 @@ impl Client {
                 }
             }
             Err(Error::AlreadyExists { .. }) => {}
-            Err(Error::InvalidValue { .. }) if is_other_kind || world.faults.fails > 0 => {}
+            Err(Error::InvalidValue { .. })
+                if is_other_kind || world.faults.has_failing_calls() => {}
             Err(error) => {
                 drop(world);
                 self.expect_refusal("import", &error);

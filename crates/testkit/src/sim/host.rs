@@ -147,7 +147,12 @@ impl SimHost {
             world.made.excused.insert(id);
         }
         // Looking around changes nothing and would fill the log.
-        if fate.is_empty() && matches!(what, "observe" | "ensure port" | "is plugged") {
+        if fate.is_empty()
+            && matches!(
+                what,
+                "observe" | "ensure port" | "is plugged" | "is out of room"
+            )
+        {
             world.mark(what.as_bytes());
             world.mark(name.as_bytes());
         } else {
@@ -194,6 +199,15 @@ fn check_unwanted(world: &mut World, what: &str, id: InstanceId) {
         world.breach(format!(
             "{what} of {id}, whose record does not say that it ends"
         ));
+    }
+}
+
+/// What the host cannot remove, however often it is asked.
+fn check_stubborn(world: &World, thing: impl ToString) -> Result<()> {
+    let thing = thing.to_string();
+    match world.stubborn.contains(&thing) {
+        true => Err(failed("removing what does not go", true)),
+        false => Ok(()),
     }
 }
 
@@ -349,8 +363,14 @@ impl Vms for SimHost {
         .await
     }
 
+    async fn is_out_of_room(&self, instance: InstanceId) -> Result<bool> {
+        self.call("is out of room", Some(instance), |_world| Ok(false))
+            .await
+    }
+
     async fn forget_console(&self, instance: InstanceId) -> Result<()> {
         self.call("forget console", Some(instance), |world| {
+            check_stubborn(world, instance)?;
             world.consoles.remove(&instance);
             Ok(())
         })
@@ -420,6 +440,7 @@ impl Disks for SimHost {
     async fn ensure_image_absent(&self, image: Digest) -> Result<()> {
         self.call("remove image", None, |world| {
             check_unnamed(world, image);
+            check_stubborn(world, image)?;
             world.images.remove(&image);
             Ok(())
         })

@@ -24,5 +24,5 @@ mod scene;
 mod world;
 
 pub use run::{Report, Runtime, Simulation};
-pub use scene::{Point, Scene, play};
+pub use scene::{Point, Scene, play, play_stubborn_host};
 pub use world::Listener;

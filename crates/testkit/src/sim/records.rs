@@ -262,6 +262,19 @@ fn check_references(world: &mut World, after: &State) {
             world.breach(format!("{} is in no reservation", instance.id));
         }
     }
+    for reservation in after.reservations.values() {
+        if reservation.has_user_data != after.user_data.contains_key(&reservation.id) {
+            world.breach(format!("{} lost its user data", reservation.id));
+        }
+    }
+    let is_forgotten = |id: &&_| !after.reservations.contains_key(*id);
+    if let Some(id) = after.user_data.keys().find(is_forgotten) {
+        world.breach(format!("the user data of {id} is left"));
+    }
+    let is_forgotten = |id: &&_| !after.images.contains_key(*id);
+    if let Some(id) = after.bundle_sources.keys().find(is_forgotten) {
+        world.breach(format!("the source of {id} is left"));
+    }
     for image in after.images.values() {
         let is_open = matches!(image.preparation, Preparation::Pending { .. });
         if is_open && !after.bundle_sources.contains_key(&image.id) {

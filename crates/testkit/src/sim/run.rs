@@ -55,14 +55,17 @@ impl Simulation {
         let shared = Shared::new(self.seed, self.listener);
         let mut dice = shared.lock().rng.split();
         found(&shared, runtime);
-        shared.lock().faults = Faults::BAD_DAY;
+        shared.lock().faults = Faults::draw(&mut dice);
         let mix = Mix::draw(&mut dice);
         for life in 0..LIVES {
             self.live(&shared, runtime, &mut dice, mix);
             shared.lock().note(format!("life {life} is over"));
             self.verdict(&shared)?;
-            if dice.percent(15) {
-                shared.lock().reboot_host();
+            // Things happen while nobody looks, too.
+            match dice.below(100) {
+                0..15 => shared.lock().reboot_host(),
+                15..50 => shared.lock().misfortune(),
+                _ => {}
             }
         }
         shared.lock().faults = Faults::default();

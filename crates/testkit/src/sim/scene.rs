@@ -133,6 +133,56 @@ pub fn play(scene: Scene, point: Point, runtime: Runtime) -> Result<bool, String
     }
 }
 
+/// An instance and an image that cannot be forgotten, since the host does not remove what is theirs,
+/// keep nobody else.
+///
+/// # Errors
+/// What was kept, or what did not go when the host removed again.
+pub fn play_stubborn_host(runtime: Runtime) -> Result<(), String> {
+    let shared = Shared::new(7, None);
+    found(&shared, runtime);
+    in_a_life(&shared, runtime, 0, async |life| {
+        for (id, digest) in [(image(), 1), (late_image(), 2)] {
+            register_image(life, id, digest).await;
+        }
+        launch(life, image(), "before").await;
+        rest(life).await;
+        // The first of each sort, so that whatever stops there never comes to the second.
+        let first = own(life).into_iter().min();
+        let first_digest = life.shared.lock().images.keys().next().copied();
+        {
+            let mut world = life.shared.lock();
+            let stubborn = [
+                first.map(|id| id.to_string()),
+                first_digest.map(|it| it.to_string()),
+            ];
+            world.stubborn = stubborn.into_iter().flatten().collect();
+        }
+        act(life, Scene::Terminate).await;
+        deregister(life, image()).await;
+        deregister(life, late_image()).await;
+        forgotten(&life.shared).await;
+        {
+            let mut world = life.shared.lock();
+            let left: Vec<InstanceId> = world.state.instances.keys().copied().collect();
+            if left != Vec::from_iter(first) || world.state.images.len() != 1 {
+                world.breach("what the host does not remove keeps others");
+            }
+            world.stubborn.clear();
+        }
+        rest(life).await;
+        let mut world = life.shared.lock();
+        if !world.state.instances.is_empty() || !world.state.images.is_empty() {
+            world.breach("what the host removes again is not forgotten");
+        }
+    });
+    let world = shared.lock();
+    match &world.violation {
+        None => Ok(()),
+        Some(violation) => Err(world.story(violation)),
+    }
+}
+
 /// What was asked for is there.
 fn check_outcome(world: &mut World, scene: Scene) {
     let instances = world.state.instances.values();

@@ -44,14 +44,23 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    pub(crate) const BAD_DAY: Faults = Faults {
-        slow: 10,
-        fails: 5,
-        fails_for_good: 1,
-        answer_lost: 4,
-        commit_lost: 1,
-        disk_full: 1,
-    };
+    /// Whether a call of the host may be answered with an error.
+    pub(crate) fn has_failing_calls(&self) -> bool {
+        self.fails + self.fails_for_good + self.answer_lost > 0
+    }
+
+    /// A day on which some things go wrong, and some more than on others.
+    pub(crate) fn draw(dice: &mut Rng) -> Self {
+        let mut often = |usual: u64| usual * dice.choose(&[0, 1, 1, 3]).unwrap_or(1);
+        Self {
+            slow: often(10),
+            fails: often(5),
+            fails_for_good: often(1),
+            answer_lost: often(4),
+            commit_lost: often(1),
+            disk_full: often(1),
+        }
+    }
 }
 
 pub(crate) struct SimVm {
@@ -101,6 +110,8 @@ pub(crate) struct World {
     pub(crate) images: BTreeMap<Digest, bool>,
     pub(crate) consoles: BTreeSet<InstanceId>,
     pub(crate) made: Made,
+    /// Instances whose consoles, and digests whose bytes, cannot be removed.
+    pub(crate) stubborn: BTreeSet<String>,
     pub(crate) engine: MemoryEngine,
     /// What the durable records say.
     pub(crate) state: State,
@@ -145,6 +156,7 @@ impl Shared {
                 images: BTreeMap::new(),
                 consoles: BTreeSet::new(),
                 made: Made::default(),
+                stubborn: BTreeSet::new(),
                 engine: MemoryEngine::default(),
                 state: State::default(),
                 ledger: Ledger::default(),
