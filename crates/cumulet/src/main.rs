@@ -19,6 +19,7 @@ mod logging;
 mod machine;
 mod operator;
 mod password;
+mod stops;
 mod surroundings;
 mod wiring;
 

@@ -28,6 +28,7 @@ use crate::data_dir::DataDir;
 use crate::image_objects::StoredObjects;
 use crate::instance_facts::EngineFacts;
 use crate::machine::{self, Machine};
+use crate::stops;
 use crate::surroundings::{self, AuthForge, EngineKeys, FileSealer, SystemClock, SystemEntropy};
 
 /// Runs a subcommand by which the program calls itself, if this is one.
@@ -211,7 +212,8 @@ async fn host(
         }
         Compute::Qemu => {
             let machine = machine::open(dir, settings, store).await?;
-            Ok((machine.host.clone(), Some(machine)))
+            let host = stops::wrap(machine.host.clone())?;
+            Ok((host, Some(machine)))
         }
     }
 }

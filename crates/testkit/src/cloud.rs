@@ -168,6 +168,29 @@ impl Cloud {
         }
     }
 
+    /// Sets a variable for what is started from now on; `None` takes it away.
+    pub fn set(&mut self, name: &str, value: Option<&str>) {
+        self.settings.retain(|(known, _)| known != name);
+        let set = value.map(|value| (name.to_owned(), value.to_owned()));
+        self.settings.extend(set);
+    }
+
+    /// Waits until the server has ended by itself.
+    ///
+    /// # Panics
+    /// When it goes on, with its log.
+    pub fn wait_for_end(&mut self) {
+        let mut server = self.server.take().expect("the server runs");
+        let since = Instant::now();
+        while server.try_wait().expect("it can be waited for").is_none() {
+            if since.elapsed() > PATIENCE {
+                self.server = Some(server);
+                panic!("the server goes on: {}", self.log_tail());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Kills the server as a power cut of the process would: SIGKILL, no warning.
     ///
     /// # Panics

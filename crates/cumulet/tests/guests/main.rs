@@ -9,5 +9,7 @@ mod debian;
 mod faults;
 mod harness;
 mod host;
+mod points;
 mod privileges;
 mod stopping;
+mod upgrade;
