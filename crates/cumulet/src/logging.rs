@@ -20,6 +20,9 @@ pub(crate) fn start(log: &Log) -> Result<(), ConfigError> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Else a line that cannot be written is told of on stderr, which panics when nobody reads
+        // it: every request would end so while the log's reader is away.
+        .log_internal_errors(false)
         .with_target(false);
     let started = match log.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

@@ -62,6 +62,7 @@ impl EmbeddedEngine {
                 return Self::make(file, &unfinished, path, kinds);
             }
         }
+        refuse_newer(path, kinds)?;
         let database = builder().open(path).map_err(opening)?;
         let engine = Self::with_database(database, kinds)?.at(path);
         if unfinished.try_exists().map_err(io)? {
@@ -105,13 +106,7 @@ impl EmbeddedEngine {
             path: None,
         };
         match engine.meta("format")? {
-            Some(found) if found > FORMAT => {
-                return Err(StoreError::NewerFormat {
-                    found,
-                    known: FORMAT,
-                });
-            }
-            Some(_) => {}
+            Some(found) => check_format(found)?,
             None => engine.write(|_, meta| meta("format", FORMAT))?,
         }
         Ok(engine)
@@ -143,12 +138,7 @@ impl EmbeddedEngine {
     }
 
     fn reading(&self) -> Result<Reading, StoreError> {
-        let io = |cause: &dyn ToString| StoreError::io("reading the store", cause.to_string());
-        let transaction = self.database.begin_read().map_err(|cause| io(&cause))?;
-        Ok(Reading {
-            transaction,
-            kinds: self.kinds.clone(),
-        })
+        Reading::of(&self.database, &self.kinds)
     }
 
     fn meta(&self, name: &str) -> Result<Option<u64>, StoreError> {
@@ -181,6 +171,32 @@ impl EmbeddedEngine {
         }
         transaction.commit().map_err(|cause| io(&cause))
     }
+}
+
+/// Refuses what a newer program wrote before the file is opened for writing, which by itself changes
+/// bytes of it.  A file that was not closed cannot be looked at so; opening it repairs it first.
+fn refuse_newer(path: &Path, kinds: &[Kind]) -> Result<(), StoreError> {
+    let database = match builder().open_read_only(path) {
+        Ok(database) => database,
+        Err(DatabaseError::DatabaseAlreadyOpen) => return Err(StoreError::InUse),
+        // Said by the opening that follows, unless that can mend it.
+        Err(_) => return Ok(()),
+    };
+    let reading = Reading::of(&database, kinds)?;
+    if let Some(found) = reading.meta("format")? {
+        check_format(found)?;
+    }
+    reading.check_kinds()
+}
+
+fn check_format(found: u64) -> Result<(), StoreError> {
+    if found > FORMAT {
+        return Err(StoreError::NewerFormat {
+            found,
+            known: FORMAT,
+        });
+    }
+    Ok(())
 }
 
 fn builder() -> redb::Builder {
@@ -235,6 +251,45 @@ struct Reading {
 }
 
 impl Reading {
+    fn of(database: &impl ReadableDatabase, kinds: &[Kind]) -> Result<Self, StoreError> {
+        let transaction = database
+            .begin_read()
+            .map_err(|cause| StoreError::io("reading the store", cause))?;
+        Ok(Self {
+            transaction,
+            kinds: kinds.to_vec(),
+        })
+    }
+
+    /// Looks at one key of each kind that is there.
+    fn check_kinds(&self) -> Result<(), StoreError> {
+        let io = |cause: &dyn ToString| StoreError::io("reading the store", cause.to_string());
+        let table = match self.transaction.open_table(RECORDS) {
+            Ok(table) => table,
+            Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+            Err(cause) => return Err(io(&cause)),
+        };
+        let mut from = vec![];
+        loop {
+            let mut rest = table.range(from.as_slice()..).map_err(|cause| io(&cause))?;
+            let Some(entry) = rest.next() else {
+                return Ok(());
+            };
+            let (key, _) = entry.map_err(|cause| io(&cause))?;
+            let (kind, _) = self.kind_of(key.value())?;
+            // Behind the last key that this kind can have.
+            from = [kind.name().as_bytes(), &[1]].concat();
+        }
+    }
+
+    fn kind_of<'a>(&self, key: &'a [u8]) -> Result<(Kind, &'a str), StoreError> {
+        let key = std::str::from_utf8(key).map_err(|_| damaged("a key"))?;
+        let (name, key) = key.split_once('\0').ok_or_else(|| damaged("a key"))?;
+        let kind = self.kinds.iter().find(|kind| kind.name() == name);
+        let kind = *kind.ok_or_else(|| StoreError::UnknownKind(name.to_owned()))?;
+        Ok((kind, key))
+    }
+
     fn meta(&self, name: &str) -> Result<Option<u64>, StoreError> {
         let io = |cause: &dyn ToString| StoreError::io("reading the store", cause.to_string());
         let table = match self.transaction.open_table(META) {
@@ -260,10 +315,7 @@ impl Frozen for Reading {
         };
         for entry in table.iter().map_err(|cause| io(&cause))? {
             let (key, value) = entry.map_err(|cause| io(&cause))?;
-            let key = std::str::from_utf8(key.value()).map_err(|_| damaged("a key"))?;
-            let (kind_name, key) = key.split_once('\0').ok_or_else(|| damaged("a key"))?;
-            let kind = self.kinds.iter().find(|kind| kind.name() == kind_name);
-            let kind = *kind.ok_or_else(|| StoreError::UnknownKind(kind_name.to_owned()))?;
+            let (kind, key) = self.kind_of(key.value())?;
             let (revision, value) = revision_of(value.value())?;
             sink(
                 revision,

@@ -2,6 +2,8 @@
 
 mod backup;
 mod disks;
+mod formats;
+mod service;
 mod surprises;
 
 use cumulet_auth::sign::{self, Signer, Unsigned};
