@@ -1,5 +1,7 @@
 //! Signature version 4: the string that was signed, and the key that signs it.
 
+use std::cell::RefCell;
+
 use aws_lc_rs::{digest, hmac};
 use cumulet_wire::query::{encode, encode_except};
 use http::HeaderMap;
@@ -216,15 +218,114 @@ pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
 
 /// The signature, 32 bytes.
 pub(crate) fn signature(secret: &str, scope: &Scope, string_to_sign: &str) -> [u8; 32] {
+    let key = signing_key(secret, scope);
+    let tag = hmac::sign(&key, string_to_sign.as_bytes());
+    tag.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes")
+}
+
+/// A key that was derived before, and all that it follows from.
+struct Derived {
+    secret: Zeroizing<String>,
+    date: String,
+    region: String,
+    service: String,
+    key: hmac::Key,
+}
+
+/// Derived keys that a thread remembers.
+const DERIVED_MAX: usize = 16;
+
+thread_local! {
+    /// Keys that were derived of late, the newest last: a client signs with the same one all day.
+    /// The secret is part of what is compared, so that another secret is another key.
+    static DERIVED: RefCell<Vec<Derived>> = const { RefCell::new(vec![]) };
+}
+
+/// The key of a secret for a day, a region and a service.
+fn signing_key(secret: &str, scope: &Scope) -> hmac::Key {
+    let is_same = |it: &Derived| {
+        *it.secret == secret
+            && it.date == scope.date
+            && it.region == scope.region
+            && it.service == scope.service
+    };
+    DERIVED.with_borrow_mut(|derived| {
+        if let Some(found) = derived.iter().find(|it| is_same(it)) {
+            return found.key.clone();
+        }
+        let key = derive(secret, scope);
+        if derived.len() >= DERIVED_MAX {
+            derived.remove(0);
+        }
+        derived.push(Derived {
+            secret: Zeroizing::new(secret.to_owned()),
+            date: scope.date.clone(),
+            region: scope.region.clone(),
+            service: scope.service.clone(),
+            key: key.clone(),
+        });
+        key
+    })
+}
+
+fn derive(secret: &str, scope: &Scope) -> hmac::Key {
     let first = Zeroizing::new(format!("AWS4{secret}"));
     let mut key = mac(first.as_bytes(), &scope.date);
     for text in [scope.region.as_str(), &scope.service, "aws4_request"] {
         key = mac(&key, text);
     }
-    mac(&key, string_to_sign)
+    hmac::Key::new(hmac::HMAC_SHA256, &key)
 }
 
 fn mac(key: &[u8], text: &str) -> [u8; 32] {
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes());
     tag.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(date: &str, region: &str, service: &str) -> Scope {
+        Scope {
+            access_key_id: "AKIA".into(),
+            date: date.into(),
+            region: region.into(),
+            service: service.into(),
+        }
+    }
+
+    #[test]
+    fn a_remembered_key_is_of_its_secret_day_region_and_service() {
+        let cases: Vec<(String, Scope)> = ["one", "two"]
+            .into_iter()
+            .flat_map(|secret| {
+                [
+                    scope("20260101", "us-east-1", "ec2"),
+                    scope("20260102", "us-east-1", "ec2"),
+                    scope("20260101", "us-east-2", "ec2"),
+                    scope("20260101", "us-east-1", "sts"),
+                ]
+                .map(|scope| (secret.to_owned(), scope))
+            })
+            .collect();
+        // More than are remembered, and each of them when it is known and when it is not.
+        let many = (0..DERIVED_MAX).map(|n| (format!("secret {n}"), scope("20260101", "r", "s")));
+        let all: Vec<_> = cases
+            .iter()
+            .cloned()
+            .chain(many)
+            .chain(cases.clone())
+            .collect();
+        let mut seen = std::collections::BTreeMap::new();
+        for (secret, scope) in &all {
+            for _ in 0..2 {
+                let fresh = hmac::sign(&derive(secret, scope), b"text");
+                let given = signature(secret, scope, "text");
+                assert_eq!(given, fresh.as_ref());
+                seen.insert(given, (secret, scope.text()));
+            }
+        }
+        assert_eq!(seen.len(), cases.len() + DERIVED_MAX);
+    }
 }

@@ -88,6 +88,9 @@ const FILTERS: Known = Known {
     ],
 };
 
+/// What an instance usually takes of an answer; its reservation takes less.
+const INSTANCE_BYTES: usize = 2_200;
+
 /// Reads an instance id.
 ///
 /// # Errors
@@ -132,6 +135,8 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
         (views, None)
     };
     let mut answer = call.answer();
+    let count: usize = views.iter().map(|view| 1 + view.instances.len()).sum();
+    answer.reserve(count * INSTANCE_BYTES);
     answer.list("reservationSet", &views, |answer, view| {
         reservation::write(answer, &surroundings, view);
     });

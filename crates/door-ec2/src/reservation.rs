@@ -20,7 +20,8 @@ pub(crate) struct Surroundings {
     troubles: Arc<BTreeMap<InstanceId, StateReason>>,
     pub(crate) zone: String,
     region: String,
-    is_simulated: bool,
+    /// What an instance says that has nothing weightier to say, where none is real.
+    simulated: Option<StateReason>,
 }
 
 impl Surroundings {
@@ -30,7 +31,12 @@ impl Surroundings {
             troubles: engine.troubles(),
             zone: engine.config().zone.clone(),
             region: engine.config().region.clone(),
-            is_simulated: engine.host().profile.is_simulated,
+            simulated: engine.host().profile.is_simulated.then(|| {
+                StateReason::new(
+                    "Server.SimulatedCompute",
+                    "Server.SimulatedCompute: This cloud runs with --compute simulated; no machine was started",
+                )
+            }),
         }
     }
 
@@ -64,18 +70,10 @@ impl Surroundings {
 
     /// Why the instance is in its state, or what ails it while it runs.  That a cloud only simulates is said wherever nothing
     /// weightier is: nobody shall take such an instance for a machine.
-    pub(crate) fn reason(&self, instance: &Instance) -> Option<StateReason> {
-        let simulated = || {
-            self.is_simulated.then(|| {
-                StateReason::new(
-                    "Server.SimulatedCompute",
-                    "Server.SimulatedCompute: This cloud runs with --compute simulated; no machine was started",
-                )
-            })
-        };
-        let trouble = || self.troubles.get(&instance.id).cloned();
-        let recorded = instance.state_reason().cloned();
-        recorded.or_else(trouble).or_else(simulated)
+    pub(crate) fn reason<'a>(&'a self, instance: &'a Instance) -> Option<&'a StateReason> {
+        let recorded = instance.state_reason();
+        let trouble = || self.troubles.get(&instance.id);
+        recorded.or_else(trouble).or(self.simulated.as_ref())
     }
 }
 
@@ -102,7 +100,7 @@ fn write_groups(answer: &mut Answer, reservation: &Reservation) {
     });
 }
 
-pub(crate) fn write_state(answer: &mut Answer, name: &str, state: InstanceState) {
+pub(crate) fn write_state(answer: &mut Answer, name: &'static str, state: InstanceState) {
     answer.structure(name, |answer| {
         answer.value("code", state.code());
         answer.leaf("name", state.name());
@@ -132,8 +130,6 @@ fn write_instance(
     reservation: &Reservation,
     instance: &Instance,
 ) {
-    let is_running = instance.state() == InstanceState::Running;
-    let if_running = |text: String| if is_running { text } else { String::new() };
     let reason = surroundings.reason(instance);
     answer.value("instanceId", instance.id);
     answer.value("imageId", instance.image);
@@ -141,12 +137,19 @@ fn write_instance(
     // Both names are empty until the instance runs.  There is no public name while there are no
     // public addresses: the private address stands for it, so that clients of the versions that
     // show nothing else can connect.
-    answer.leaf(
-        "privateDnsName",
-        &if_running(surroundings.private_name(instance)),
-    );
-    answer.leaf("dnsName", &if_running(instance.address.to_string()));
-    answer.optional("reason", reason.as_ref().map(|reason| &reason.message));
+    if instance.state() == InstanceState::Running {
+        let host = instance.host_name();
+        let region = &surroundings.region;
+        answer.value(
+            "privateDnsName",
+            format_args!("{host}.{region}.compute.internal"),
+        );
+        answer.value("dnsName", instance.address);
+    } else {
+        answer.leaf("privateDnsName", "");
+        answer.leaf("dnsName", "");
+    }
+    answer.optional("reason", reason.map(|reason| &reason.message));
     answer.optional("keyName", instance.key.as_ref().map(|key| &key.name));
     answer.value("amiLaunchIndex", instance.launch_index);
     images::write_product_codes(answer, &instance.product_codes);
@@ -168,7 +171,7 @@ fn write_instance(
     answer.list("groupSet", &reservation.groups, |answer, group| {
         answer.leaf("groupName", group);
     });
-    if let Some(reason) = &reason {
+    if let Some(reason) = reason {
         answer.structure("stateReason", |answer| {
             answer.leaf("code", &reason.code);
             answer.leaf("message", &reason.message);

@@ -110,7 +110,7 @@ fn reachability_word(check: Reachability) -> Option<&'static str> {
     }
 }
 
-fn write_check(answer: &mut Answer, name: &str, check: Reachability) {
+fn write_check(answer: &mut Answer, name: &'static str, check: Reachability) {
     answer.structure(name, |answer| {
         answer.leaf("status", status_word(check));
         if let Some(word) = reachability_word(check) {

@@ -13,28 +13,53 @@ use crate::Version;
 use crate::model::{Operation, Shape};
 
 /// An answer under construction.
+///
+/// Names of elements are literals, so that where one was found can be
+/// remembered by where it and its siblings lie in memory.
 pub struct Answer {
     writer: Writer,
     version: Version,
     /// What may stand at the place where we write; the last is the innermost.
     open: Vec<&'static [Shape]>,
-    /// Shapes that were found before, by [`place`]: a long list asks for the same ones again and
-    /// again, and searching was a third of its cost.
-    found: Vec<Cell<Option<Found>>>,
 }
 
-/// Among which shapes, and which of them.
-type Found = (&'static [Shape], &'static Shape);
+/// A name, among which shapes it was looked for, and which of them it is.
+type Found = (&'static str, &'static [Shape], &'static Shape);
 
-/// Places in [`Answer::found`]; an instance has some 60 elements.
-const FOUND_MAX: usize = 256;
+/// Places in [`FOUND`]; an instance has some 60 elements.
+const FOUND_MAX: usize = 512;
+
+thread_local! {
+    /// Shapes that were found before, by [`place`], of all answers of this thread: each asks for
+    /// the same ones again, and searching by name was a third of the cost of a long one.
+    static FOUND: [Cell<Option<Found>>; FOUND_MAX] = const { [const { Cell::new(None) }; FOUND_MAX] };
+}
 
 /// Where a shape of this name is remembered; others may want the same place.
-fn place(shapes: &[Shape], name: &str) -> usize {
-    let bytes = name.as_bytes();
-    let [first, middle, last] = [0, bytes.len() / 2, bytes.len().saturating_sub(1)]
-        .map(|index| bytes.get(index).map_or(0, |byte| usize::from(*byte)));
-    (name.len() * 37 + shapes.len() * 101 + first * 7 + middle * 17 + last * 29) % FOUND_MAX
+fn place(shapes: &'static [Shape], name: &'static str) -> usize {
+    let mixed = shapes
+        .as_ptr()
+        .addr()
+        .wrapping_add(name.as_ptr().addr().wrapping_mul(31))
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 48) % FOUND_MAX
+}
+
+/// The shape of this name, whatever the version.
+fn find(shapes: &'static [Shape], name: &'static str) -> Option<&'static Shape> {
+    FOUND.with(|found| {
+        let remembered = found.get(place(shapes, name))?;
+        if let Some((known, among, shape)) = remembered.get()
+            && std::ptr::eq(known, name)
+            && std::ptr::eq(among, shapes)
+        {
+            return Some(shape);
+        }
+        let index = shapes.binary_search_by(|shape| shape.name.cmp(name)).ok()?;
+        let shape = shapes.get(index)?;
+        remembered.set(Some((name, shapes, shape)));
+        Some(shape)
+    })
 }
 
 impl Answer {
@@ -49,10 +74,14 @@ impl Answer {
             writer,
             version,
             open: vec![operation.answer],
-            found: vec![Cell::new(None); FOUND_MAX],
         };
         answer.leaf("requestId", request_id);
         answer
+    }
+
+    /// Makes room for so many bytes more, for an answer that will be long.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.writer.reserve(bytes);
     }
 
     pub fn version(&self) -> Version {
@@ -60,24 +89,13 @@ impl Answer {
     }
 
     /// The shape of a child of this name, whatever the version.
-    fn any_shape(&self, name: &str) -> Option<&'static Shape> {
-        let shapes = self.open.last().copied().unwrap_or_default();
-        let remembered = self.found.get(place(shapes, name))?;
-        if let Some((among, shape)) = remembered.get()
-            && std::ptr::eq(among, shapes)
-            && shape.name == name
-        {
-            return Some(shape);
-        }
-        let index = shapes.binary_search_by(|shape| shape.name.cmp(name)).ok()?;
-        let shape = shapes.get(index)?;
-        remembered.set(Some((shapes, shape)));
-        Some(shape)
+    fn any_shape(&self, name: &'static str) -> Option<&'static Shape> {
+        find(self.open.last().copied().unwrap_or_default(), name)
     }
 
     /// The shape of a child of this name, if this version has it.  A name that no version has is a
     /// mistake of the caller; it is left out.
-    fn shape(&self, name: &str) -> Option<&'static Shape> {
+    fn shape(&self, name: &'static str) -> Option<&'static Shape> {
         let shape = self.any_shape(name);
         debug_assert!(
             shape.is_some() || name == "requestId",
@@ -87,34 +105,34 @@ impl Answer {
     }
 
     /// Whether an element of this name can be written here.
-    pub fn has(&self, name: &str) -> bool {
+    pub fn has(&self, name: &'static str) -> bool {
         self.any_shape(name)
             .is_some_and(|shape| shape.is_in(self.version))
     }
 
     /// An element with text.
-    pub fn leaf(&mut self, name: &str, value: &str) {
+    pub fn leaf(&mut self, name: &'static str, value: &str) {
         if self.shape(name).is_some() {
             self.writer.leaf(name, value);
         }
     }
 
     /// An element with what `value` prints as.
-    pub fn value(&mut self, name: &str, value: impl Display) {
+    pub fn value(&mut self, name: &'static str, value: impl Display) {
         if self.shape(name).is_some() {
-            self.writer.leaf(name, &value.to_string());
+            self.writer.value(name, value);
         }
     }
 
     /// An element that is left out when there is nothing to say.
-    pub fn optional(&mut self, name: &str, value: Option<impl Display>) {
+    pub fn optional(&mut self, name: &'static str, value: Option<impl Display>) {
         if let Some(value) = value {
             self.value(name, value);
         }
     }
 
     /// An element with children, which `fill` writes.
-    pub fn structure(&mut self, name: &str, fill: impl FnOnce(&mut Self)) {
+    pub fn structure(&mut self, name: &'static str, fill: impl FnOnce(&mut Self)) {
         let Some(shape) = self.shape(name) else {
             return;
         };
@@ -128,7 +146,7 @@ impl Answer {
     /// A list: a container with an `item` for each, which `fill` writes.
     pub fn list<T>(
         &mut self,
-        name: &str,
+        name: &'static str,
         items: impl IntoIterator<Item = T>,
         mut fill: impl FnMut(&mut Self, T),
     ) {

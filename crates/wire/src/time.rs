@@ -62,9 +62,18 @@ fn civil_of(time: Timestamp) -> DateTime {
 
 /// `2007-01-03T15:00:00.000Z`, the form of EC2's answers.
 pub fn format_iso8601(time: Timestamp) -> String {
-    civil_of(time)
-        .strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
-        .to_string()
+    let civil = civil_of(time);
+    // Every instance of a long answer has one, and a format that is read anew each time shows.
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        civil.year(),
+        civil.month(),
+        civil.day(),
+        civil.hour(),
+        civil.minute(),
+        civil.second(),
+        civil.millisecond(),
+    )
 }
 
 /// `20070103T150000Z`, the form of signature version 4.

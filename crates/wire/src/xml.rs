@@ -1,10 +1,16 @@
 //! Writing XML: one string, appended to, escaped here and nowhere else.
+//!
+//! Long answers are made of many short values, so nothing is allocated for one.
+
+use std::fmt::{Display, Write as _};
+use std::ops::Range;
 
 /// An XML document under construction.
 #[derive(Debug, Clone)]
 pub struct Writer {
     text: String,
-    open: Vec<String>,
+    /// Where the names of the open elements stand in the text.
+    open: Vec<Range<usize>>,
 }
 
 impl Default for Writer {
@@ -22,30 +28,37 @@ impl Writer {
         }
     }
 
+    /// Makes room for so many bytes more.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.text.reserve(bytes);
+    }
+
     /// Opens an element; `namespace` becomes its `xmlns`.
     pub fn open(&mut self, name: &str, namespace: Option<&str>) {
         self.text.push('<');
+        let start = self.text.len();
         self.text.push_str(name);
+        self.open.push(start..self.text.len());
         if let Some(namespace) = namespace {
             self.text.push_str(" xmlns=\"");
             escape(namespace, &mut self.text);
             self.text.push('"');
         }
         self.text.push('>');
-        self.open.push(name.to_owned());
     }
 
     /// Closes what was opened last.
     pub fn close(&mut self) {
         if let Some(name) = self.open.pop() {
             self.text.push_str("</");
-            self.text.push_str(&name);
+            self.text.extend_from_within(name);
             self.text.push('>');
         }
     }
 
     /// An element with text; an empty text gives `<name/>`.
     pub fn leaf(&mut self, name: &str, value: &str) {
+        self.text.reserve(2 * name.len() + value.len() + 5);
         self.text.push('<');
         self.text.push_str(name);
         if value.is_empty() {
@@ -54,6 +67,30 @@ impl Writer {
         }
         self.text.push('>');
         escape(value, &mut self.text);
+        self.close_leaf(name);
+    }
+
+    /// As [`Self::leaf`], with what `value` prints as.
+    pub fn value(&mut self, name: &str, value: impl Display) {
+        self.text.push('<');
+        self.text.push_str(name);
+        self.text.push('>');
+        let start = self.text.len();
+        // A string takes everything; a value that fails to print has printed what it could.
+        let _ = write!(self.text, "{value}");
+        if self.text.len() == start {
+            self.text.truncate(start - 1);
+            self.text.push_str("/>");
+            return;
+        }
+        if !is_plain(&self.text[start..]) {
+            let raw = self.text.split_off(start);
+            escape(&raw, &mut self.text);
+        }
+        self.close_leaf(name);
+    }
+
+    fn close_leaf(&mut self, name: &str) {
         self.text.push_str("</");
         self.text.push_str(name);
         self.text.push('>');
@@ -80,11 +117,15 @@ const PLAIN: [bool; 256] = {
     table
 };
 
+fn is_plain(value: &str) -> bool {
+    value.bytes().all(|byte| PLAIN[usize::from(byte)])
+}
+
 /// Appends `value`, escaped for text and attributes.  Characters that XML 1.0 cannot carry are
 /// dropped: a document that no parser reads would be worse.
 pub fn escape(value: &str, out: &mut String) {
     // Nearly every value is plain, and long answers are made of them.
-    if value.bytes().all(|byte| PLAIN[usize::from(byte)]) {
+    if is_plain(value) {
         out.push_str(value);
         return;
     }
@@ -113,10 +154,15 @@ mod tests {
         writer.open("A", Some("http://x/\"y\"/"));
         writer.leaf("b", "<&>\u{1}\r");
         writer.leaf("c", "");
+        writer.value("d", "a&b");
+        writer.value("e", "");
+        writer.open("f", None);
+        writer.value("g", 7);
         assert_eq!(
             writer.finish(),
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
-             <A xmlns=\"http://x/&quot;y&quot;/\"><b>&lt;&amp;&gt;&#13;</b><c/></A>"
+             <A xmlns=\"http://x/&quot;y&quot;/\"><b>&lt;&amp;&gt;&#13;</b><c/>\
+             <d>a&amp;b</d><e/><f><g>7</g></f></A>"
         );
     }
 }

@@ -10,6 +10,7 @@ mod doors;
 mod listener;
 mod log;
 mod paced;
+mod request_id;
 mod route;
 
 use std::panic::AssertUnwindSafe;
@@ -59,7 +60,7 @@ impl Front {
     /// Answers one request; never fails, never panics.
     pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let start = Instant::now();
-        let request_id = uuid::Uuid::new_v4().to_string();
+        let request_id = request_id::new();
         let method = request.method().clone();
         let host = host_of(&request);
         let door = route(
@@ -96,7 +97,13 @@ impl Front {
         if method == Method::HEAD && door != Door::S3 {
             *response.body_mut() = full(Bytes::new());
         }
-        log::request(&request_id, door, &response, start.elapsed());
+        let logged = response.extensions_mut().remove().unwrap_or_default();
+        log::request(
+            &request_id,
+            door,
+            (response.status(), &logged),
+            start.elapsed(),
+        );
         response
     }
 
