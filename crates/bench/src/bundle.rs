@@ -8,7 +8,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use cumulet_auth::keys::{pem_body, pkcs8_of_pkcs1};
+use cumulet_auth::der::pem_body;
+use cumulet_auth::keys::pkcs8_of_pkcs1;
 use cumulet_bundle::manifest;
 use cumulet_bundle::unbundle::{Expected, ImageSink, PartSource, PartsReader};
 use cumulet_testkit::Cloud;

@@ -56,6 +56,24 @@ impl Connection {
         self.signed("s3", method, path, body)
     }
 
+    /// A page of the cloud's own that nobody signs for and that says next to nothing.
+    pub(crate) fn health(&mut self) -> anyhow::Result<Answer> {
+        let message = format!(
+            "GET /_cumulet/health HTTP/1.1\r\nhost: {}\r\n\r\n",
+            self.host
+        );
+        let start = Instant::now();
+        self.reader.get_mut().write_all(message.as_bytes())?;
+        let (status, body) = self.read()?;
+        if status != 200 {
+            bail!("answer {status}");
+        }
+        Ok(Answer {
+            body,
+            took: start.elapsed(),
+        })
+    }
+
     fn signed(
         &mut self,
         service: &str,

@@ -9,7 +9,7 @@ use cumulet_testkit::Cloud;
 
 use crate::Plan;
 use crate::bare::Bare;
-use crate::client::Connection;
+use crate::client::{Answer, Connection};
 use crate::process::{Threads, memory_mib};
 use crate::report::{Report, Value, median};
 
@@ -134,7 +134,7 @@ fn in_parallel<T: Send>(
 fn cpu_per_answer(
     (pid, address): (u32, SocketAddr),
     answers: usize,
-    call: impl Fn(usize, usize) -> String + Sync,
+    ask: impl Fn(&mut Connection, usize, usize) -> anyhow::Result<Answer> + Sync,
 ) -> anyhow::Result<f64> {
     let each = answers / CLIENTS;
     // Connecting is not what is measured.
@@ -145,7 +145,7 @@ fn cpu_per_answer(
     in_parallel(|client| {
         let mut connection = connections[client].lock().expect("only we have it");
         for turn in 0..each {
-            connection.ec2(&call(client, turn))?;
+            ask(&mut connection, client, turn)?;
         }
         Ok(())
     })?;
@@ -183,16 +183,17 @@ fn by_id(
     let bare = bare_for(cloud, "one", &sample.body)?;
     let ours = (cloud.server_pid().unwrap_or_default(), cloud.address());
     let reference = (bare.pid(), bare.address);
-    let (mut own, mut other) = (vec![], vec![]);
+    let (mut own, mut other, mut nothing) = (vec![], vec![], vec![]);
     for turn in 0..plan.turns(9) {
         // Every request of every turn is about another instance.
-        let id = |client: usize, number: usize| {
+        let id = |connection: &mut Connection, client: usize, number: usize| {
             let place = (turn * ANSWERS + client * ANSWERS / CLIENTS + number) * 7919;
-            call(&ids[place % ids.len()])
+            connection.ec2(&call(&ids[place % ids.len()]))
         };
         write_between(cloud.address(), image)?;
         own.push(cpu_per_answer(ours, ANSWERS, id)?);
         other.push(cpu_per_answer(reference, ANSWERS, id)?);
+        nothing.push(cpu_per_answer(ours, ANSWERS, |it, _, _| it.health())?);
     }
     report.versus(
         &format!(
@@ -202,6 +203,11 @@ fn by_id(
         Value::Seconds(median(own)),
         Value::Seconds(median(other)),
         "at most 2.5",
+    );
+    report.alone(
+        "of it, what our answer to a request for nothing (/_cumulet/health) costs",
+        Value::Seconds(median(nothing)),
+        "-",
     );
     Ok(())
 }
@@ -225,9 +231,9 @@ fn by_page(plan: &Plan, report: &mut Report, cloud: &Cloud, image: &str) -> anyh
     let bare = bare_for(cloud, "page", &sample.body)?;
     let ours = (cloud.server_pid().unwrap_or_default(), cloud.address());
     let reference = (bare.pid(), bare.address);
-    let page = |client: usize, turn: usize| {
+    let page = |connection: &mut Connection, client: usize, turn: usize| {
         let token = &tokens[(client * PAGES / CLIENTS + turn) % tokens.len()];
-        format!("{first}&NextToken={token}")
+        connection.ec2(&format!("{first}&NextToken={token}"))
     };
     let (mut own, mut other) = (vec![], vec![]);
     for _ in 0..plan.turns(9) {

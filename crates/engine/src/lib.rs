@@ -27,7 +27,7 @@ use std::sync::Arc;
 use cumulet_domain::instance_types::InstanceType;
 use cumulet_domain::{AccountId, Error};
 use cumulet_host::api::Host;
-use cumulet_store::{CommitError, Plan, Store, StoreError};
+use cumulet_store::{CommitError, Committed, Plan, Store, StoreError};
 
 pub use environment::Environment;
 pub use state::State;
@@ -75,6 +75,8 @@ struct Inner {
     /// For whoever concludes from the records what bytes of images must be on the host.
     bytes_turn: tokio::sync::Mutex<()>,
     troubles: troubles::Troubles,
+    /// Places for steps of reconcilers that touch the host.
+    hands: tokio::sync::Semaphore,
 }
 
 impl Engine {
@@ -97,6 +99,7 @@ impl Engine {
                 probes: tokio::sync::Semaphore::new(status::PROBES_MAX),
                 bytes_turn: tokio::sync::Mutex::new(()),
                 troubles: troubles::Troubles::default(),
+                hands: tokio::sync::Semaphore::new(reconcile::HANDS_MAX),
             }),
         };
         let reconcilers = reconcile::Reconcilers::start(engine.clone(), inbox);
@@ -122,6 +125,7 @@ impl Engine {
                 probes: tokio::sync::Semaphore::new(status::PROBES_MAX),
                 bytes_turn: tokio::sync::Mutex::new(()),
                 troubles: troubles::Troubles::default(),
+                hands: tokio::sync::Semaphore::new(reconcile::HANDS_MAX),
             }),
         }
     }
@@ -155,6 +159,10 @@ impl Engine {
         &self.inner.troubles
     }
 
+    pub(crate) fn hands(&self) -> &tokio::sync::Semaphore {
+        &self.inner.hands
+    }
+
     pub(crate) fn wake(&self) -> &reconcile::Wake {
         &self.inner.wake
     }
@@ -165,11 +173,24 @@ impl Engine {
         T: Send + 'static,
         F: FnOnce(&State) -> Result<Plan<T>, Error> + Send + 'static,
     {
-        match self.inner.store.commit(plan).await {
-            Ok(committed) => Ok(committed.answer),
-            Err(CommitError::Refused(error)) => Err(error),
-            Err(CommitError::Store(cause)) => Err(unavailable(&cause)),
-        }
+        answer_of(self.inner.store.commit(plan).await)
+    }
+
+    /// As [`Self::commit`], for what a reconciler records: no request waits for it.
+    pub(crate) async fn commit_observed<T, F>(&self, plan: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&State) -> Result<Plan<T>, Error> + Send + 'static,
+    {
+        answer_of(self.inner.store.commit_patiently(plan).await)
+    }
+}
+
+fn answer_of<T>(committed: Result<Committed<T>, CommitError<Error>>) -> Result<T, Error> {
+    match committed {
+        Ok(committed) => Ok(committed.answer),
+        Err(CommitError::Refused(error)) => Err(error),
+        Err(CommitError::Store(cause)) => Err(unavailable(&cause)),
     }
 }
 

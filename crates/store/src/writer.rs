@@ -6,15 +6,22 @@
 //!
 //! Invariants: a planner sees the effects of every planner before it, also those
 //! of its own batch; what is published is durable; nobody is answered before
-//! that.  A planner that refuses, panics or breaks a limit leaves nothing.  The
-//! writer steps on a thread of its own; a simulation steps it by hand with a
+//! that.  A planner that refuses, panics or breaks a limit leaves nothing.
+//!
+//! Nobody waits for some plans, such as those that record what was observed.
+//! They have patience: they go along with the next batch that somebody waits for,
+//! and make one of their own only when none comes.  A sync that is saved so is one
+//! that a request need not wait behind.
+//!
+//! The writer steps on a thread of its own; a simulation steps it by hand with a
 //! [`Stepper`] instead.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, oneshot, watch};
@@ -28,6 +35,10 @@ use crate::{
 const QUEUE_MAX: usize = 4096;
 /// Plans of one durable batch; each has at most `PLAN_CHANGES_MAX` changes.
 const BATCH_PLANS_MAX: usize = 128;
+/// Patient plans that go along with them.
+const PATIENT_PLANS_MAX: usize = 128;
+/// How long a patient plan waits for company.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// What a planner wants: changes, and the answer once they are durable.
 #[derive(Debug)]
@@ -59,6 +70,10 @@ struct Snapshot<V> {
 trait Job<V>: Send {
     fn plan(&mut self, view: &V) -> Vec<Change>;
     fn fail(&mut self, error: StoreError);
+    /// Whether it may wait for a batch that is made anyway.
+    fn is_patient(&self) -> bool {
+        false
+    }
     /// Called when the batch is durable or refused.
     fn look(&mut self, _engine: &mut dyn Engine) {}
     fn answer(self: Box<Self>, revision: Revision);
@@ -90,6 +105,7 @@ impl<V> Job<V> for FreezeJob {
 
 struct PlanJob<F, T, E> {
     planner: Option<F>,
+    is_patient: bool,
     outcome: Option<Result<T, CommitError<E>>>,
     reply: oneshot::Sender<Result<Committed<T>, CommitError<E>>>,
 }
@@ -121,6 +137,10 @@ where
                 vec![]
             }
         }
+    }
+
+    fn is_patient(&self) -> bool {
+        self.is_patient
     }
 
     fn fail(&mut self, error: StoreError) {
@@ -189,6 +209,7 @@ impl<V: View> Writer<V> {
         if batch.changes.is_empty() {
             return;
         }
+        keep_last(&mut batch.changes);
         match self.engine.commit(&batch) {
             Ok(durable) => {
                 debug_assert_eq!(durable, revision, "this writer is the only one");
@@ -211,16 +232,50 @@ impl<V: View> Writer<V> {
     }
 
     fn run(mut self, queue: &Receiver<Box<dyn Job<V>>>) {
-        while let Ok(first) = queue.recv() {
-            self.step(gather(first, queue));
+        while let Some(jobs) = next_batch(queue) {
+            self.step(jobs);
         }
     }
 }
 
-/// The job and those that wait behind it, as many as fit one batch.
-fn gather<V>(first: Box<dyn Job<V>>, queue: &Receiver<Box<dyn Job<V>>>) -> Vec<Box<dyn Job<V>>> {
+/// Of several changes of one record leaves the last: plans of one batch rewrite what they share (a
+/// host's memory, a block of addresses), and what stood there between them was never durable.
+fn keep_last(changes: &mut Vec<Change>) {
+    let mut last = HashMap::with_capacity(changes.len());
+    for (index, change) in changes.iter().enumerate() {
+        last.insert((change.kind, change.key.clone()), index);
+    }
+    let mut index = 0;
+    changes.retain(|change| {
+        let is_last = last.get(&(change.kind, change.key.clone())) == Some(&index);
+        index += 1;
+        is_last
+    });
+}
+
+/// Waits for the jobs of the next batch; `None` when no handle is left.
+fn next_batch<V>(queue: &Receiver<Box<dyn Job<V>>>) -> Option<Vec<Box<dyn Job<V>>>> {
+    let first = queue.recv().ok()?;
     let mut jobs = vec![first];
-    while jobs.len() < BATCH_PLANS_MAX
+    let since = Instant::now();
+    // The last one is the only one that may be in a hurry.
+    while jobs.last().is_some_and(|job| job.is_patient())
+        && jobs.len() < PATIENT_PLANS_MAX
+        && let Ok(job) = queue.recv_timeout(PATIENCE.saturating_sub(since.elapsed()))
+    {
+        jobs.push(job);
+    }
+    let jobs_max = jobs.len() - 1 + BATCH_PLANS_MAX;
+    Some(gather(jobs, jobs_max, queue))
+}
+
+/// The jobs and those that wait behind them, as many as fit one batch.
+fn gather<V>(
+    mut jobs: Vec<Box<dyn Job<V>>>,
+    jobs_max: usize,
+    queue: &Receiver<Box<dyn Job<V>>>,
+) -> Vec<Box<dyn Job<V>>> {
+    while jobs.len() < jobs_max
         && let Ok(job) = queue.try_recv()
     {
         jobs.push(job);
@@ -246,7 +301,8 @@ impl<V: View> Stepper<V> {
         let Ok(first) = self.queue.try_recv() else {
             return false;
         };
-        self.writer.step(gather(first, &self.queue));
+        let jobs = gather(vec![first], BATCH_PLANS_MAX, &self.queue);
+        self.writer.step(jobs);
         true
     }
 }
@@ -405,9 +461,40 @@ impl<V: View> Store<V> {
         E: Send + 'static,
         F: FnOnce(&V) -> Result<Plan<T>, E> + Send + 'static,
     {
+        self.commit_as(planner, false).await
+    }
+
+    /// As [`Self::commit`], for changes that nobody waits for: they may take some milliseconds
+    /// longer, to go along with changes that somebody waits for.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub async fn commit_patiently<T, E, F>(
+        &self,
+        planner: F,
+    ) -> Result<Committed<T>, CommitError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnOnce(&V) -> Result<Plan<T>, E> + Send + 'static,
+    {
+        self.commit_as(planner, true).await
+    }
+
+    async fn commit_as<T, E, F>(
+        &self,
+        planner: F,
+        is_patient: bool,
+    ) -> Result<Committed<T>, CommitError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnOnce(&V) -> Result<Plan<T>, E> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
         let job = Box::new(PlanJob {
             planner: Some(planner),
+            is_patient,
             outcome: None,
             reply,
         });
@@ -464,6 +551,7 @@ impl<V: View> Store<V> {
         let (reply, answer) = oneshot::channel();
         let job = Box::new(PlanJob {
             planner: Some(planner),
+            is_patient: false,
             outcome: None,
             reply,
         });
@@ -474,5 +562,94 @@ impl<V: View> Store<V> {
         answer
             .blocking_recv()
             .unwrap_or(Err(CommitError::Store(StoreError::Closed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+
+    struct Named(bool);
+
+    impl Job<()> for Named {
+        fn plan(&mut self, _view: &()) -> Vec<Change> {
+            vec![]
+        }
+        fn fail(&mut self, _error: StoreError) {}
+        fn is_patient(&self) -> bool {
+            self.0
+        }
+        fn answer(self: Box<Self>, _revision: Revision) {}
+    }
+
+    /// What the batches hold that are made of these jobs: how many in each are patient, and how many
+    /// are not.
+    fn batches(patience: &[bool]) -> Vec<(usize, usize)> {
+        let (sender, queue) = sync_channel::<Box<dyn Job<()>>>(QUEUE_MAX);
+        for is_patient in patience {
+            sender.send(Box::new(Named(*is_patient))).unwrap();
+        }
+        // The last batch must not wait for more than is there.
+        drop(sender);
+        std::iter::from_fn(|| next_batch(&queue))
+            .map(|jobs| {
+                let patient = jobs.iter().filter(|job| job.is_patient()).count();
+                (patient, jobs.len() - patient)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn patient_plans_go_along_and_never_alone_before_one_in_a_hurry() {
+        assert_eq!(batches(&[true, false]), [(1, 1)]);
+        assert_eq!(batches(&[true, true, false, true, false]), [(3, 2)]);
+        assert_eq!(batches(&[false, true]), [(1, 1)]);
+        assert_eq!(batches(&[true, true]), [(2, 0)]);
+    }
+
+    #[test]
+    fn a_record_is_written_once_in_a_batch() {
+        let (one, other) = (Kind::new("one"), Kind::new("other"));
+        let put = |kind, key: &str, value: &'static str| Change::put(kind, key, value.into());
+        let mut changes = vec![
+            put(one, "a", "1"),
+            put(one, "b", "1"),
+            put(other, "a", "1"),
+            put(one, "a", "2"),
+            Change::delete(one, "b"),
+            put(one, "a", "3"),
+        ];
+        let last = vec![changes[2].clone(), changes[4].clone(), changes[5].clone()];
+        keep_last(&mut changes);
+        assert_eq!(changes, last);
+    }
+
+    #[test]
+    fn a_batch_has_its_limit() {
+        let hurried = vec![false; 2 * BATCH_PLANS_MAX];
+        assert_eq!(
+            batches(&hurried),
+            [(0, BATCH_PLANS_MAX), (0, BATCH_PLANS_MAX)]
+        );
+        let patient = vec![true; 3 * PATIENT_PLANS_MAX];
+        let made = batches(&patient);
+        assert!(
+            made.iter()
+                .all(|(patient, _)| *patient <= PATIENT_PLANS_MAX + BATCH_PLANS_MAX)
+        );
+        assert_eq!(
+            made.iter().map(|(patient, _)| patient).sum::<usize>(),
+            patient.len()
+        );
+    }
+
+    #[test]
+    fn a_patient_plan_alone_is_carried_out_while_others_may_come() {
+        let (sender, queue) = sync_channel::<Box<dyn Job<()>>>(QUEUE_MAX);
+        sender.send(Box::new(Named(true))).unwrap();
+        assert_eq!(next_batch(&queue).map(|jobs| jobs.len()), Some(1));
+        drop(sender);
+        assert!(next_batch(&queue).is_none());
     }
 }

@@ -40,6 +40,8 @@ impl Engine {
     pub(crate) async fn reconcile_instance(&self, id: InstanceId) -> Next {
         let mut started_for = None;
         for _ in 0..STEPS_MAX {
+            // Only then is the state looked at: what waited for a hand must not be old.
+            let hand = self.hands().acquire().await;
             let state = self.snapshot();
             let Some(instance) = state.instances.get(&id).cloned() else {
                 return Next::WhenWoken;
@@ -53,7 +55,13 @@ impl Engine {
             let disk = disk_readiness(state.images.get(&instance.image).map(AsRef::as_ref));
             let step = plan(&instance, seen, &disk, self.environment().now());
             tracing::debug!(instance = %id, ?seen, ?step, "reconcile");
-            match self.perform(&instance, step, &mut started_for).await {
+            // To record what was seen takes no hand.
+            let hand = hand
+                .ok()
+                .filter(|_| !matches!(step, Step::RecordRunning { .. }));
+            let performed = self.perform(&instance, step, &mut started_for).await;
+            drop(hand);
+            match performed {
                 Ok(Performed::Again) => {}
                 Ok(Performed::Rest(next)) => return next,
                 Err(error) => {
@@ -233,7 +241,7 @@ impl Engine {
             Step::Remove => match self.remove(instance).await {
                 Ok(()) => {
                     let now = self.environment().now();
-                    self.commit(move |state| plan_removed(state, id, now))
+                    self.commit_observed(move |state| plan_removed(state, id, now))
                         .await?;
                     Ok(Performed::Again)
                 }
@@ -357,7 +365,7 @@ impl Engine {
     where
         F: FnOnce(&mut Instance) + Send + 'static,
     {
-        self.commit(move |state| {
+        self.commit_observed(move |state| {
             let Some(found) = state.instances.get(&id) else {
                 return Ok(Plan {
                     changes: vec![],

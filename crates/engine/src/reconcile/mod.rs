@@ -18,8 +18,10 @@ use tokio::time::Instant;
 
 use crate::Engine;
 
-/// Runs at the same time.
-const RUNS_MAX: usize = 32;
+/// Runs at the same time; most of them wait for what they record to be durable.
+const RUNS_MAX: usize = 256;
+/// Of these, those that look at the host or change it.
+pub(crate) const HANDS_MAX: usize = 32;
 /// Images prepared at the same time: each uses a core and the disk.
 const PREPARATIONS_MAX: usize = 2;
 /// How often everything is looked at without a reason.
