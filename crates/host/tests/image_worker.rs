@@ -520,6 +520,7 @@ fn what_is_too_large_or_unknown_is_refused() {
          qemu-img create -q -f qcow2 -o extended_l2=on,cluster_size=64k extended 1M; \
          qemu-img create -q -f qcow2 --object secret,id=s,data=x \
            -o encrypt.format=luks,encrypt.key-secret=s locked 1M; \
+         qemu-img create -q -f qcow2 past 1M; qemu-img snapshot -c then past; \
          qemu-img convert -O qcow2 image disk; head -c 10M image > cut",
     );
     for (name, format, why) in [
@@ -534,6 +535,7 @@ fn what_is_too_large_or_unknown_is_refused() {
         ("outside", FileFormat::Qcow2, "external data file"),
         ("extended", FileFormat::Qcow2, "extended tables"),
         ("locked", FileFormat::Qcow2, "encrypted"),
+        ("past", FileFormat::Qcow2, "snapshots"),
     ] {
         let error = run(file(path, name, format), output(path)).unwrap_err();
         assert!(!error.is_retryable, "{name}: {error}");

@@ -2,6 +2,7 @@
 //!
 //! They need root.  Each test has clouds of its own and leaves nothing behind.
 
+mod bombs;
 mod bundles;
 mod clients;
 mod crash;

@@ -2,7 +2,8 @@
 //!
 //! Versions 2 and 3 with plain and zlib-compressed clusters.  Whatever would
 //! make the reader open or believe something else is refused: backing files,
-//! external data files, encryption, and every feature bit that is not known.
+//! external data files, encryption, snapshots, and every feature bit that is not
+//! known.
 //! A cluster of the file may stand for one place of the disk only, so that a
 //! small file cannot become a large disk of data.  This runs in the image worker.
 
@@ -78,6 +79,10 @@ impl<'a> Qcow2<'a> {
         }
         if at(32) != 0 {
             return refused("it is encrypted");
+        }
+        if at(60) != 0 {
+            // Whether the disk or one of its snapshots is meant, only its owner knows.
+            return refused("it has snapshots; qemu-img convert leaves them out");
         }
         if version == 3 {
             check_features(at64(72), at(100), length, bytes[104])?;
