@@ -70,6 +70,8 @@ pub(crate) struct Timed<B = Incoming> {
     timer: Pin<Box<Sleep>>,
     /// Bytes that arrived since the timer was set.
     moved: usize,
+    /// Whether it was the client that was waited for last, and not whoever reads the body.
+    is_waiting: bool,
 }
 
 impl<B> Timed<B> {
@@ -79,6 +81,7 @@ impl<B> Timed<B> {
             patience,
             timer: Box::pin(tokio::time::sleep(patience)),
             moved: 0,
+            is_waiting: false,
         }
     }
 }
@@ -95,16 +98,21 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.inner).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                self.moved += frame.data_ref().map_or(0, Bytes::len);
-                if self.moved >= PACE_BYTES_MIN {
-                    self.moved = 0;
-                    let until = Instant::now() + self.patience;
-                    self.timer.as_mut().reset(until);
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        // Time in which nobody read is not the client's: a slow disk must not end an upload.
+        let was_waiting = std::mem::replace(&mut self.is_waiting, polled.is_pending());
+        let now = Instant::now();
+        let is_ours = !was_waiting && self.timer.deadline() <= now;
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.moved += frame.data_ref().map_or(0, Bytes::len);
+        }
+        if is_ours || self.moved >= PACE_BYTES_MIN {
+            self.moved = 0;
+            let until = now + self.patience;
+            self.timer.as_mut().reset(until);
+        }
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
             Poll::Ready(Some(Err(cause))) => Poll::Ready(Some(Err(cause.into()))),
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => match self.timer.as_mut().poll(cx) {
@@ -138,6 +146,24 @@ mod tests {
         let body = StreamBody::new(Box::pin(frames));
         let whole = Timed::new(body, Duration::from_secs(60)).collect().await?;
         Ok(whole.to_bytes().len())
+    }
+
+    /// Whoever reads takes longer than the client may.
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_does_not_end_a_body() {
+        let pieces = futures::stream::iter(0..10).then(|_| async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(b"a few bytes")))
+        });
+        let inner = StreamBody::new(Box::pin(pieces));
+        let mut body = Timed::new(inner, Duration::from_secs(60));
+        let mut count = 0;
+        while let Some(frame) = body.frame().await {
+            frame.unwrap();
+            count += 1;
+            tokio::time::sleep(Duration::from_secs(61)).await;
+        }
+        assert_eq!(count, 10);
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,9 +10,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 /// How long a connection waits undisturbed, so that a new one gets its first request through.
 const UNDISTURBED: Duration = Duration::from_secs(1);
@@ -227,7 +228,7 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_longest_waiting_makes_room_and_a_working_one_never() {
         let connections = Connections::new(2);
         let working = connections.place(None).await.unwrap();

@@ -152,8 +152,9 @@ impl Front {
         let (whole, share) = tokio::time::timeout(patience, self.collect(body))
             .await
             .map_err(|_| Unread::Slow)??;
+        // Its place was given away just now; nothing has been begun, so that it may come again.
         if handle.is_some_and(|handle| !handle.works()) {
-            return Err(Unread::Broken);
+            return Err(Unread::NoRoom);
         }
         Ok((Request::from_parts(head, whole), share))
     }
