@@ -18,7 +18,7 @@ use cumulet_host::api::{
 };
 use cumulet_host::inventory::Inventory;
 
-use super::world::{Shared, SimPort, SimVm, Stop, World};
+use super::world::{Hold, Shared, SimPort, SimVm, Stop, World};
 
 /// Different bytes that images have: few, so that they share them.
 pub(crate) const DIGESTS: u64 = 3;
@@ -81,7 +81,11 @@ impl SimHost {
         if let Fault::Before { is_retryable } = fault {
             return Err(failed(what, is_retryable));
         }
+        self.hold(|held| matches!(held, Hold::Before(name) if name == what))
+            .await;
         let result = self.take_effect(&mut effect).await;
+        self.hold(|held| matches!(held, Hold::After(name) if name == what))
+            .await;
         if self.stops_at(Stop::AfterCall(number)) {
             std::future::pending::<()>().await;
         }
@@ -90,6 +94,18 @@ impl SimHost {
             return Err(failed(what, true));
         }
         result
+    }
+
+    /// Waits where a race is played.
+    async fn hold(&self, is_here: impl Fn(Hold) -> bool) {
+        let is_held = {
+            let mut world = self.0.lock();
+            world.hold.take_if(|held| is_here(*held)).is_some()
+        };
+        if is_held {
+            self.0.held.notify_one();
+            self.0.released.notified().await;
+        }
     }
 
     async fn take_effect<T>(
@@ -404,7 +420,9 @@ impl Disks for SimHost {
             // What a file holds is for the dice to say.
             ImageSource::File { .. } => {
                 let mut digest = [0; 32];
-                digest[19] = u8::try_from(self.0.lock().rng.below(DIGESTS)).unwrap_or(0);
+                let mut world = self.0.lock();
+                let drawn = u8::try_from(world.rng.below(DIGESTS)).unwrap_or(0);
+                digest[19] = world.file_digest.unwrap_or(drawn);
                 (Digest(digest), 1 << 20)
             }
         };

@@ -16,6 +16,7 @@ mod clients;
 mod environment;
 mod host;
 mod ledger;
+mod races;
 mod records;
 mod rest;
 mod rng;
@@ -23,6 +24,7 @@ pub mod run;
 mod scene;
 mod world;
 
+pub use races::{Race, play_race};
 pub use run::{Report, Runtime, Simulation};
-pub use scene::{Point, Scene, play, play_stubborn_host};
+pub use scene::{Point, Scene, play};
 pub use world::Listener;

@@ -70,9 +70,15 @@ impl Engine for SimEngine {
             return Err(StoreError::NoSpace);
         }
         let chance = world.faults.commit_lost;
-        let is_lost = world.rng.percent(chance);
+        let is_armed = [Stop::LoseCommit(number), Stop::LoseCommitAnswer(number)]
+            .map(|stop| world.stop == Some(stop));
+        if is_armed.contains(&true) {
+            world.stop = None;
+        }
+        let is_lost = world.rng.percent(chance) || is_armed.contains(&true);
         // Durable or not: after an I/O error nobody knows.
-        if is_lost && world.rng.percent(50) {
+        let is_gone = is_armed[0] || !is_armed[1] && is_lost && world.rng.percent(50);
+        if is_gone {
             world.note(format!("commit {number} LOST"));
             world.has_store_failed = true;
             return Err(lost("a commit is lost"));

@@ -266,7 +266,7 @@ pub(crate) async fn calm(shared: &Arc<Shared>) {
 }
 
 /// What the operator is told at rest: that there is nothing without a record.
-async fn check_orphans(life: &Life) {
+pub(crate) async fn check_orphans(life: &Life) {
     let orphans = life.engine.orphans().await;
     if !matches!(&orphans, Ok(none) if none.is_empty()) {
         let text = format!("at rest the operator is told of orphans: {orphans:?}");

@@ -30,6 +30,19 @@ pub(crate) enum Stop {
     LoseAnswer(u64),
     BeforeCommit(u64),
     AfterCommit(u64),
+    /// An I/O error, and the commit is not durable.
+    LoseCommit(u64),
+    /// An I/O error, and the commit is durable.
+    LoseCommitAnswer(u64),
+}
+
+/// A call of the host that is held until it is released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Asked for, and not done yet.
+    Before(&'static str),
+    /// Done, and not answered yet.
+    After(&'static str),
 }
 
 /// How often what goes wrong, in percent of the calls; all 0 is a good day.
@@ -94,6 +107,9 @@ pub(crate) struct World {
     pub(crate) rng: Rng,
     pub(crate) faults: Faults,
     pub(crate) stop: Option<Stop>,
+    pub(crate) hold: Option<Hold>,
+    /// What the next files hold; the dice say it otherwise.
+    pub(crate) file_digest: Option<u8>,
     pub(crate) is_down: bool,
     /// The store said that it failed: the program is to be started again.
     pub(crate) has_store_failed: bool,
@@ -134,6 +150,9 @@ pub(crate) struct Shared {
     pub(crate) down: Notify,
     /// Something about a virtual machine changed.
     pub(crate) vm_changed: Notify,
+    /// The call that was to be held is, and goes on.
+    pub(crate) held: Notify,
+    pub(crate) released: Notify,
 }
 
 impl Shared {
@@ -143,6 +162,8 @@ impl Shared {
                 rng: Rng::new(seed),
                 faults: Faults::default(),
                 stop: None,
+                hold: None,
+                file_digest: None,
                 is_down: false,
                 has_store_failed: false,
                 calls: 0,
@@ -169,6 +190,8 @@ impl Shared {
             }),
             down: Notify::new(),
             vm_changed: Notify::new(),
+            held: Notify::new(),
+            released: Notify::new(),
         })
     }
 
@@ -265,7 +288,7 @@ impl World {
             .is_some_and(|it| matches!(it.intent.want, Want::Terminated { .. }))
     }
 
-    fn end_vm(&mut self, id: InstanceId, cause: ExitCause) {
+    pub(crate) fn end_vm(&mut self, id: InstanceId, cause: ExitCause) {
         let at = self.now();
         if let Some(vm) = self.vms.get_mut(&id) {
             vm.state = VmState::Absent {
