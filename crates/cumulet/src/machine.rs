@@ -336,9 +336,18 @@ pub(crate) async fn undo(dir: &DataDir) -> anyhow::Result<Vec<String>> {
                 return Ok(vec![]);
             }
             let found = net::inventory(&id)?;
-            let names = [found.namespaces, found.links, found.routes, found.tables].concat();
             net::uninstall(&id)?;
-            Ok(names)
+            let named = [
+                ("namespace ", found.namespaces),
+                ("link ", found.links),
+                ("route ", found.routes),
+                // These say what they are.
+                ("", found.tables),
+            ];
+            let named = named.into_iter().flat_map(|(what, names)| {
+                names.into_iter().map(move |name| format!("{what}{name}"))
+            });
+            Ok(named.collect())
         })
         .await
         .context("removing the network ended badly")??;

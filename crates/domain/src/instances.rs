@@ -144,6 +144,13 @@ impl StateReason {
         )
     }
 
+    pub fn operator_initiated() -> Self {
+        Self::new(
+            "Server.OperatorInitiatedShutdown",
+            "Server.OperatorInitiatedShutdown: The operator of this cloud terminated the instance",
+        )
+    }
+
     pub fn guest_initiated() -> Self {
         Self::new(
             "Client.InstanceInitiatedShutdown",

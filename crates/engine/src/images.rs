@@ -229,19 +229,31 @@ impl Engine {
     }
 
     /// No new instances from now on; those that run are unharmed, and nothing is deleted from S3.
-    /// Repeating it succeeds.
     ///
     /// # Errors
-    /// `NotFound`; `Denied` when the image is somebody else's.
+    /// `NotFound`; `Denied` when the image is somebody else's; `Unavailable` when it was
+    /// deregistered before.
     pub async fn deregister_image(&self, caller: &Caller, id: ImageId) -> Result<(), Error> {
-        let me = caller.account;
+        self.deregister(id, Some(caller.account)).await
+    }
+
+    /// The same for the operator: of any account.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unavailable` when it was deregistered before.
+    pub async fn deregister_image_as_operator(&self, id: ImageId) -> Result<(), Error> {
+        self.deregister(id, None).await
+    }
+
+    /// `of` must be the owner, when it is given.
+    async fn deregister(&self, id: ImageId, of: Option<AccountId>) -> Result<(), Error> {
         let now = self.environment().now();
         self.commit(move |state| {
             let found = state
                 .images
                 .get(&id)
                 .ok_or_else(|| Error::not_found(Resource::Image, id))?;
-            if found.owner != me {
+            if of.is_some_and(|account| account != found.owner) {
                 return Err(Error::denied(format!("Not authorized for image:{id}")));
             }
             if found.state != ImageState::Available {

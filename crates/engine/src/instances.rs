@@ -174,17 +174,46 @@ impl Engine {
         ids: Vec<InstanceId>,
     ) -> Result<Vec<StateChange>, Error> {
         check_own(&self.snapshot(), caller, &ids)?;
+        self.end(ids, StateReason::user_initiated()).await
+    }
+
+    /// The same for the operator: of any account, and the owner sees who did it.
+    ///
+    /// # Errors
+    /// `NotFound` naming all ids that do not exist; then nothing is terminated.
+    pub async fn terminate_as_operator(
+        &self,
+        ids: Vec<InstanceId>,
+    ) -> Result<Vec<StateChange>, Error> {
+        let state = self.snapshot();
+        let is_missing = |id: &&InstanceId| !state.instances.contains_key(*id);
+        let missing: Vec<String> = ids
+            .iter()
+            .filter(is_missing)
+            .map(ToString::to_string)
+            .collect();
+        if !missing.is_empty() {
+            return Err(Error::not_found_all(Resource::Instance, missing));
+        }
+        self.end(ids, StateReason::operator_initiated()).await
+    }
+
+    async fn end(
+        &self,
+        ids: Vec<InstanceId>,
+        reason: StateReason,
+    ) -> Result<Vec<StateChange>, Error> {
         let now = self.environment().now();
         let mut answers = vec![];
         for slice in distinct(ids).chunks(SLICE) {
-            let slice = slice.to_vec();
+            let (slice, reason) = (slice.to_vec(), reason.clone());
             let changed = self
                 .commit(move |state| {
                     let mut changes = vec![];
                     let mut answer = vec![];
                     for mut instance in records_of(state, &slice) {
                         let previous = instance.state();
-                        if instance.terminate(now, StateReason::user_initiated()) {
+                        if instance.terminate(now, reason.clone()) {
                             changes.push(instance.put());
                         }
                         answer.push(StateChange {

@@ -114,6 +114,20 @@ pub(super) fn answer_as_of_now(context: &Context, request: &Request) -> anyhow::
     Ok(ExitCode::SUCCESS)
 }
 
+/// As [`answer`], for what the server does after it was recorded: without one it is said that it
+/// is still to be done.
+pub(super) fn answer_to_be_done(context: &Context, request: &Request) -> anyhow::Result<ExitCode> {
+    let Answered { value, is_live } = ask(context, request)?;
+    if !is_live {
+        eprintln!(
+            "cumulet: no server runs with {}: this is recorded, and done when one is started",
+            context.config.settings.data_dir.display()
+        );
+    }
+    context.output.print(&value);
+    Ok(ExitCode::SUCCESS)
+}
+
 fn server_word(is_live: bool) -> &'static str {
     if is_live { "running" } else { "stopped" }
 }

@@ -28,7 +28,7 @@ pub(crate) struct BackupArgs {
 pub(crate) struct RestoreArgs {
     /// The directory that `cumulet backup` wrote.
     directory: PathBuf,
-    /// The sealing.key of the cloud that was backed up.
+    /// The sealing.key of the cloud that was backed up, which you kept apart from the backup.
     #[arg(long, value_name = "FILE", conflicts_with = "without_sealing_key")]
     sealing_key: Option<PathBuf>,
     /// Restores what can be had without the key: access keys and the sealed keys of bundles are

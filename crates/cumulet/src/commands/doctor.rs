@@ -13,7 +13,7 @@ use crate::{machine, surroundings};
 
 #[derive(Args)]
 pub(crate) struct DoctorArgs {
-    /// For which way of computing.
+    /// For which way of computing; qemu when not given.
     #[arg(long, value_enum)]
     compute: Option<Compute>,
 }

@@ -18,7 +18,7 @@ use crate::operator::{Request, keys};
 
 #[derive(Args)]
 pub(crate) struct EnvArgs {
-    /// Removes the client files: afterwards nobody can show the secrets again.
+    /// Removes the client files instead: afterwards nobody can show the secrets again.
     #[arg(long)]
     forget: bool,
 }

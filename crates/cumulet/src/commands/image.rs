@@ -8,7 +8,7 @@ use clap::{Subcommand, ValueEnum};
 use cumulet_domain::ImageId;
 
 use super::Context;
-use super::ask::{answer, answer_as_of_now};
+use super::ask::{answer, answer_as_of_now, answer_to_be_done};
 use crate::operator::Request;
 use crate::operator::images::{self, Import, ImportFormat, ImportKind};
 
@@ -16,12 +16,15 @@ use crate::operator::images::{self, Import, ImportFormat, ImportKind};
 pub(crate) enum ImageCommand {
     /// Takes a file as an image.
     Import {
+        /// The file, on this machine.
         file: PathBuf,
+        /// The image's name, as DescribeImages shows it.
         #[arg(long)]
         name: String,
         /// What the file holds; found out when not given.
         #[arg(long, value_enum)]
         kind: Option<Kind>,
+        /// How the file holds it.
         #[arg(long, value_enum, default_value = "raw")]
         format: Format,
         /// Every account may launch it.
@@ -31,8 +34,17 @@ pub(crate) enum ImageCommand {
         #[arg(long)]
         account: Option<String>,
     },
+    /// Images of all accounts: whether they can be launched, and why not.
     List,
+    /// One image.
     Show {
+        /// As the list has it.
+        id: ImageId,
+    },
+    /// Deregisters an image of any account: no new instances; those that run are unharmed, and
+    /// objects stay.
+    Delete {
+        /// As the list has it.
         id: ImageId,
     },
 }
@@ -47,7 +59,9 @@ pub(crate) enum Kind {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Format {
+    /// As it is.
     Raw,
+    /// QEMU's own format, without a backing file.
     Qcow2,
 }
 
@@ -55,6 +69,10 @@ pub(crate) fn run(context: &Context, command: ImageCommand) -> anyhow::Result<Ex
     let request = match command {
         ImageCommand::List => images::Request::List,
         ImageCommand::Show { id } => images::Request::Show { id },
+        ImageCommand::Delete { id } => {
+            let request = images::Request::Delete { id };
+            return answer_to_be_done(context, &Request::Image(request));
+        }
         ImageCommand::Import {
             file,
             name,

@@ -15,20 +15,26 @@ use crate::operator::{Request, kernels};
 
 #[derive(Subcommand)]
 pub(crate) enum KernelCommand {
-    /// Makes the default kernel and ramdisk from the distribution's cloud kernel.
+    /// Makes the default kernel and ramdisk from the distribution's cloud kernel, which is
+    /// downloaded with apt and not installed.
     Build,
     /// Takes a kernel and its ramdisk as they are, as the default.
     Import {
+        /// A bzImage for x86-64, with virtio.
         #[arg(long, value_name = "FILE")]
         kernel: PathBuf,
+        /// Loads the drivers and switches to /dev/sda1; `kernel build` makes such a one.
         #[arg(long, value_name = "FILE")]
         ramdisk: PathBuf,
         /// What to call it.
         #[arg(long, default_value = "imported")]
         version: String,
     },
+    /// All kernels.
     List,
+    /// Deletes a kernel that no live instance boots with.
     Delete {
+        /// As the list has it.
         id: KernelId,
     },
 }

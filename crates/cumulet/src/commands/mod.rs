@@ -25,14 +25,25 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::{self, Config, ConfigError, Inputs};
 use output::Output;
 
+/// Below the list of commands.
+const FIRST_STEPS: &str = "\
+First steps:
+  cumulet doctor           what is missing on this machine
+  cumulet kernel build     for images that have no kernel of their own
+  cumulet serve            prints `ready http://…` when it can be used
+  eval \"$(cumulet env)\"    in another shell: now EC2 and S3 clients talk to it
+
+Exit codes: 0 done, 1 it failed, 2 the call was wrong.";
+
 /// A small cloud in one program.
 #[derive(Parser)]
-#[command(name = "cumulet", version, arg_required_else_help = true)]
+#[command(name = "cumulet", version, arg_required_else_help = true, after_help = FIRST_STEPS)]
 struct Cli {
-    /// Directory of everything that is kept.
+    /// Directory of everything that is kept; /var/lib/cumulet for root, else
+    /// ~/.local/share/cumulet.
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// File of settings.
+    /// File of settings, in TOML; `cumulet config show` lists them all.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Answers as JSON.
@@ -44,9 +55,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs the cloud in the foreground.
+    /// Runs the cloud in the foreground, until SIGTERM or Ctrl-C.
     Serve(serve::ServeArgs),
-    /// Prints what the first user's tools need, for a shell to read.
+    /// Prints what the first user's tools need, for a shell: eval "$(cumulet env)".
     Env(env::EnvArgs),
     /// Says what this machine can do, and what to do about the rest.
     Doctor(doctor::DoctorArgs),
@@ -68,7 +79,7 @@ enum Command {
     /// Kernels for root file systems.
     #[command(subcommand)]
     Kernel(kernel::KernelCommand),
-    /// Images without an API.
+    /// Images of all accounts; imports them without an API.
     #[command(subcommand)]
     Image(image::ImageCommand),
     /// Makes and uploads bundles of images.
@@ -82,13 +93,16 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Makes a data directory of a backup.
     Restore(backup::RestoreArgs),
-    /// Settings.
+    /// Settings and where they come from.
     #[command(subcommand)]
     Config(config_show::ConfigCommand),
     /// Undoes every change on this machine; the data stays unless purged.
     Uninstall(uninstall::UninstallArgs),
     /// Prints completions for a shell.
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        /// The shell, for example: cumulet completions bash >/etc/bash_completion.d/cumulet
+        shell: clap_complete::Shell,
+    },
 }
 
 /// What every command gets.
@@ -151,7 +165,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Key(command) => records::key(&context, command),
         Command::Certificate(command) => records::certificate(&context, command),
         Command::Quota(command) => records::quota(&context, command),
-        Command::Instance(command) => records::instance(&context, &command),
+        Command::Instance(command) => records::instance(&context, command),
         Command::Status => ask::status(&context),
         Command::Kernel(command) => kernel::run(&context, command),
         Command::Image(command) => image::run(&context, command),
@@ -166,5 +180,38 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             output::say(format_args!("{}", String::from_utf8_lossy(&script)));
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn undocumented(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+        if command.get_about().is_none() {
+            found.push(path.to_owned());
+        }
+        for argument in command.get_arguments().filter(|it| !it.is_hide_set()) {
+            let is_builtin = matches!(
+                argument.get_id().as_str(),
+                "help" | "version" | "subcommand"
+            );
+            let has_help = argument
+                .get_help()
+                .is_some_and(|it| !it.to_string().is_empty());
+            if !is_builtin && !has_help {
+                found.push(format!("{path} {}", argument.get_id()));
+            }
+        }
+        for inner in command.get_subcommands() {
+            undocumented(inner, &format!("{path} {}", inner.get_name()), found);
+        }
+    }
+
+    #[test]
+    fn every_command_and_argument_says_what_it_is() {
+        let mut found = vec![];
+        undocumented(&Cli::command(), "cumulet", &mut found);
+        assert_eq!(found, [""; 0]);
     }
 }

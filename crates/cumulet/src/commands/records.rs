@@ -8,11 +8,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use cumulet_domain::AccountId;
+use cumulet_domain::{AccountId, InstanceId};
 use serde_json::Value;
 
 use super::Context;
-use super::ask::{answer, answer_as_of_now, perform};
+use super::ask::{answer, answer_as_of_now, answer_to_be_done, perform};
 use crate::data_dir::write_durably;
 use crate::operator::{Request, accounts, certificates, instances, keys, quotas, users};
 
@@ -21,50 +21,70 @@ const FILE_MAX: u64 = 64 * 1024;
 
 #[derive(Args)]
 pub(crate) struct InAccount {
-    /// Number or name; may be left out while there is only one account.
+    /// Number or name of the account; may be left out while there is only one.
+    #[arg(long)]
+    account: Option<String>,
+}
+
+/// As [`InAccount`], for lists.
+#[derive(Args)]
+pub(crate) struct OfAccount {
+    /// Number or name of an account; all accounts when not given.
     #[arg(long)]
     account: Option<String>,
 }
 
 #[derive(Subcommand)]
 pub(crate) enum AccountCommand {
+    /// Makes an account, without users.
     Create {
+        /// A name for people, and for --account.
         name: String,
-        /// Twelve digits; random when not given.
+        /// Its number, twelve digits; random when not given.
         #[arg(long)]
         id: Option<AccountId>,
     },
+    /// All accounts.
     List,
+    /// One account.
     Show {
+        /// Its number or name.
         account: String,
     },
-    /// With its users and keys; only when it owns nothing else.
+    /// Deletes an account with its users and keys; only when it owns nothing else.
     Delete {
+        /// Its number or name.
         account: String,
     },
 }
 
 #[derive(Subcommand)]
 pub(crate) enum UserCommand {
+    /// Makes a user, without keys: `cumulet key create` makes some.
     Create {
+        /// Unique in the account.
         name: String,
         #[command(flatten)]
         account: InAccount,
-        /// A password, from a file or from standard input (-).
+        /// A password, from a file or from standard input (-); none when not given.
         #[arg(long, value_name = "FILE|-")]
         password_file: Option<PathBuf>,
     },
+    /// All users, or those of one account.
     List {
         #[command(flatten)]
-        account: InAccount,
+        account: OfAccount,
     },
+    /// One user.
     Show {
+        /// The user's name.
         name: String,
         #[command(flatten)]
         account: InAccount,
     },
-    /// With all keys and certificates.
+    /// Deletes a user with all keys and certificates.
     Delete {
+        /// The user's name.
         name: String,
         #[command(flatten)]
         account: InAccount,
@@ -73,28 +93,36 @@ pub(crate) enum UserCommand {
 
 #[derive(Subcommand)]
 pub(crate) enum KeyCommand {
-    /// The secret is shown this once.
+    /// Makes an access key; its secret is shown this once.
     Create {
+        /// The name of the user who gets it.
         user: String,
         #[command(flatten)]
         account: InAccount,
-        /// Signature versions that the key may be used with.
+        /// Signature versions that the key may be used with: 2 and 4, for very old clients also 1
+        /// and 0, which are forgeable in part.
         #[arg(long, value_delimiter = ',', default_value = "2,4")]
         signature_versions: Vec<u8>,
-        #[arg(long, requires = "secret_access_key_file")]
+        /// The id of a key that exists elsewhere; random when not given.
+        #[arg(long, value_name = "ID", requires = "secret_access_key_file")]
         access_key_id: Option<String>,
-        /// A secret, from a file or from standard input (-).
+        /// The secret of that key, from a file or from standard input (-).
         #[arg(long, value_name = "FILE|-", requires = "access_key_id")]
         secret_access_key_file: Option<PathBuf>,
     },
+    /// All access keys, or those of one account; without their secrets.
     List {
         #[command(flatten)]
-        account: InAccount,
+        account: OfAccount,
     },
+    /// One access key, without its secret.
     Show {
+        /// The key's id.
         id: String,
     },
+    /// Deletes an access key: requests with it are refused from then on.
     Delete {
+        /// The key's id.
         id: String,
     },
 }
@@ -103,34 +131,42 @@ pub(crate) enum KeyCommand {
 pub(crate) enum CertificateCommand {
     /// Issues a certificate, or adds one that exists.  The private key is shown this once.
     Create {
+        /// The name of the user who gets it.
         user: String,
         #[command(flatten)]
         account: InAccount,
-        /// A certificate in PEM that exists already.
+        /// A certificate in PEM that exists already, with an RSA key.
         #[arg(long, value_name = "FILE", conflicts_with = "out_dir")]
         file: Option<PathBuf>,
         /// Writes cert-….pem and pk-….pem there, instead of printing them.
         #[arg(long, value_name = "DIR")]
         out_dir: Option<PathBuf>,
     },
+    /// All certificates, or those of one account.
     List {
         #[command(flatten)]
-        account: InAccount,
+        account: OfAccount,
     },
+    /// One certificate, in PEM.
     Show {
+        /// As the list has it.
         fingerprint: String,
     },
+    /// Deletes a certificate: what is signed with it is refused from then on.
     Delete {
+        /// As the list has it.
         fingerprint: String,
     },
 }
 
 #[derive(Subcommand)]
 pub(crate) enum QuotaCommand {
+    /// How many instances an account may have, and has.
     Show {
         #[command(flatten)]
         account: InAccount,
     },
+    /// Changes how many instances an account may have.
     Set {
         #[command(flatten)]
         account: InAccount,
@@ -142,7 +178,14 @@ pub(crate) enum QuotaCommand {
 
 #[derive(Subcommand)]
 pub(crate) enum InstanceCommand {
+    /// All instances, also those that ended a short while ago, with the reason where there is one.
     List,
+    /// Terminates instances of any account, with their disks.  Their owners see that it was you.
+    Terminate {
+        /// As the list has them.
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<InstanceId>,
+    },
 }
 
 /// A file's text, or standard input's for `-`.
@@ -189,7 +232,7 @@ pub(crate) fn user(context: &Context, command: UserCommand) -> anyhow::Result<Ex
             password: password_file.as_deref().map(read_secret).transpose()?,
         },
         UserCommand::List {
-            account: InAccount { account },
+            account: OfAccount { account },
         } => users::Request::List { account },
         UserCommand::Show {
             name,
@@ -222,7 +265,7 @@ pub(crate) fn key(context: &Context, command: KeyCommand) -> anyhow::Result<Exit
                 .transpose()?,
         },
         KeyCommand::List {
-            account: InAccount { account },
+            account: OfAccount { account },
         } => keys::Request::List { account },
         KeyCommand::Show { id } => keys::Request::Show { id },
         KeyCommand::Delete { id } => keys::Request::Delete { id },
@@ -256,7 +299,7 @@ pub(crate) fn certificate(
             return Ok(ExitCode::SUCCESS);
         }
         CertificateCommand::List {
-            account: InAccount { account },
+            account: OfAccount { account },
         } => certificates::Request::List { account },
         CertificateCommand::Show { fingerprint } => certificates::Request::Show { fingerprint },
         CertificateCommand::Delete { fingerprint } => certificates::Request::Delete { fingerprint },
@@ -302,10 +345,14 @@ pub(crate) fn quota(context: &Context, command: QuotaCommand) -> anyhow::Result<
     answer(context, &Request::Quota(request))
 }
 
-pub(crate) fn instance(context: &Context, command: &InstanceCommand) -> anyhow::Result<ExitCode> {
+pub(crate) fn instance(context: &Context, command: InstanceCommand) -> anyhow::Result<ExitCode> {
     match command {
         InstanceCommand::List => {
             answer_as_of_now(context, &Request::Instance(instances::Request::List))
+        }
+        InstanceCommand::Terminate { ids } => {
+            let request = instances::Request::Terminate { ids };
+            answer_to_be_done(context, &Request::Instance(request))
         }
     }
 }

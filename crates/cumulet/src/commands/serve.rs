@@ -40,13 +40,13 @@ const REOPEN_PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(Args)]
 pub(crate) struct ServeArgs {
-    /// Address and port of all doors; port 0 picks a free one.
+    /// Address and port of all doors; port 0 picks a free one.  127.0.0.1:8773 when not given.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
-    /// How instances are computed.
+    /// How instances are computed; qemu when not given.
     #[arg(long, value_enum)]
     compute: Option<Compute>,
-    /// Ends the guests too when the server is told to stop.
+    /// Ends the guests too when the server is told to stop; without it they run on.
     #[arg(long)]
     stop_instances: bool,
 }

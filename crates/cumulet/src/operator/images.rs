@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cumulet_domain::images::{BootKind, Image, Preparation};
+use cumulet_domain::images::{BootKind, Image, ImageState, Preparation};
 use cumulet_domain::{Error, ImageId, Resource};
 use cumulet_engine::Engine;
 use cumulet_engine::image_bytes::ImportImage;
@@ -18,8 +18,14 @@ use super::when;
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Request {
     List,
-    Show { id: ImageId },
+    Show {
+        id: ImageId,
+    },
     Import(Import),
+    /// Deregisters it.
+    Delete {
+        id: ImageId,
+    },
 }
 
 /// A file on this machine that becomes an image.
@@ -66,6 +72,10 @@ pub(super) async fn perform(engine: &Engine, request: Request) -> Result<Value, 
             ))
         }
         Request::Import(import) => import_image(engine, import).await,
+        Request::Delete { id } => {
+            engine.deregister_image_as_operator(id).await?;
+            Ok(json!({ "deleted": id }))
+        }
     }
 }
 
@@ -102,7 +112,11 @@ fn show_image(image: &Image) -> Value {
     let preparation = match &image.preparation {
         Preparation::Pending { percent, .. } => format!("pending {percent}%"),
         Preparation::Ready { .. } => "ready".to_owned(),
-        Preparation::Failed { reason, .. } => format!("failed: {reason}"),
+        Preparation::Failed { .. } => "failed".to_owned(),
+    };
+    let state = match image.state {
+        ImageState::Available => "available",
+        ImageState::Deregistered { .. } => "deregistered",
     };
     json!({
         "id": image.id,
@@ -111,6 +125,8 @@ fn show_image(image: &Image) -> Value {
         "location": image.location,
         "is_public": image.is_public,
         "created": when(image.created),
+        "state": state,
         "preparation": preparation,
+        "reason": image.preparation.failure().map(|failure| failure.message),
     })
 }

@@ -80,7 +80,7 @@ pub(crate) async fn perform(
         Request::Certificate(request) => certificates::perform(engine, request).await,
         Request::Kernel(request) => kernels::perform(engine, source.dir.path(), request).await,
         Request::Image(request) => images::perform(engine, request).await,
-        Request::Instance(request) => Ok(instances::perform(engine, &request)),
+        Request::Instance(request) => instances::perform(engine, request).await,
         Request::Backup {
             path,
             objects,

@@ -276,3 +276,112 @@ fn small_commands_say_what_they_did() {
         said(&unreachable)
     );
 }
+
+#[test]
+fn an_operator_ends_instances_and_images_of_any_account() {
+    let mut cloud = Cloud::start(PROGRAM, SIMULATED);
+    let image = cloud.scratch().join("image");
+    fs::write(&image, vec![7; 100_000]).unwrap();
+    cloud.run(&["image", "import", image.to_str().unwrap(), "--name", "one"]);
+    let client = cloud.ec2();
+    let id = json(&cloud.output(&["--json", "image", "list"]))[0]["id"].clone();
+    let id = id.as_str().unwrap();
+    let launch = [("ImageId", id), ("MinCount", "2"), ("MaxCount", "2")];
+    let launched = client.call("RunInstances", &launch).unwrap();
+    let ids = launched.texts("instancesSet/item/instanceId");
+
+    let unknown = refusal(&cloud, &["instance", "terminate", &ids[0], "i-00000000"]);
+    assert!(unknown.contains("i-00000000"), "{unknown}");
+    let malformed = cloud.output(&["instance", "terminate", "i-x"]);
+    assert_eq!(malformed.status.code(), Some(2));
+    let states = |cloud: &Cloud| {
+        let rows = json(&cloud.output(&["--json", "instance", "list"]));
+        let of = |row: &Value| (row["state"].to_string(), row["reason"].to_string());
+        rows.as_array().unwrap().iter().map(of).collect::<Vec<_>>()
+    };
+    assert!(
+        states(&cloud)
+            .iter()
+            .all(|(state, _)| !state.contains("terminated"))
+    );
+    let ended = json(&cloud.output(&["--json", "instance", "terminate", &ids[0]]));
+    assert_eq!(ended[0]["id"], ids[0].as_str());
+    wait_until("one has ended", Duration::from_secs(60), || {
+        let ended = states(&cloud)
+            .into_iter()
+            .filter(|it| it.0.contains("terminated"));
+        let reasons: Vec<String> = ended.map(|it| it.1).collect();
+        (reasons.len() == 1 && reasons[0].contains("Server.OperatorInitiatedShutdown"))
+            .then_some(())
+    });
+    let shown = [("InstanceId.1", ids[0].as_str())];
+    let shown = client.call("DescribeInstances", &shown).unwrap();
+    let item = "reservationSet/item/instancesSet/item";
+    let code = shown.text(&format!("{item}/stateReason/code"));
+    assert_eq!(code, "Server.OperatorInitiatedShutdown");
+
+    assert!(cloud.run(&["image", "list"]).contains("available"));
+    cloud.run(&["image", "delete", id]);
+    assert!(cloud.run(&["image", "list"]).contains("deregistered"));
+    let late = client.call("RunInstances", &launch).unwrap_err();
+    assert_eq!(late.code(), "InvalidAMIID.Unavailable");
+    assert!(refusal(&cloud, &["image", "delete", id]).contains("no longer available"));
+
+    // Without a server it is recorded, and the next one does it.
+    cloud.stop();
+    let recorded = cloud.output(&["instance", "terminate", &ids[1]]);
+    assert!(recorded.status.success() && said(&recorded).contains("when one is started"));
+    cloud.restart();
+    wait_until("the other has ended too", Duration::from_secs(60), || {
+        let states = states(&cloud);
+        states
+            .iter()
+            .all(|it| it.0.contains("terminated"))
+            .then_some(())
+    });
+}
+
+/// Text of all sources, a line's end and its indentation left out: long texts are broken there.
+fn sources(path: &std::path::Path, text: &mut String) {
+    for entry in fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|it| it == "rs") {
+            text.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn the_guide_quotes_what_the_program_says() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut program = String::new();
+    for entry in fs::read_dir(root.join("crates")).unwrap() {
+        let path = entry.unwrap().path().join("src");
+        if path.is_dir() {
+            sources(&path, &mut program);
+        }
+    }
+    let guide = fs::read_to_string(root.join("docs/operations.md")).unwrap();
+    let (_, tables) = guide.split_once("## When it says").unwrap();
+    let (mut quoted, mut strange) = (0, vec![]);
+    for row in tables.lines().filter(|line| line.starts_with("| `")) {
+        let message = row.split('|').nth(1).unwrap();
+        for text in message.split('`').skip(1).step_by(2) {
+            // What stands for something else.
+            let known = ["DIR", "NAME", "ADDR:PORT", "(process N)", "…"];
+            let fixed = known
+                .iter()
+                .fold(text.to_owned(), |text, it| text.replace(it, "\0"));
+            for part in fixed.split('\0').map(str::trim).filter(|it| it.len() > 3) {
+                if !program.contains(part) {
+                    strange.push(part.to_owned());
+                }
+                quoted += 1;
+            }
+        }
+    }
+    assert_eq!(strange, [""; 0], "nothing in the program says that");
+    assert!(quoted > 50, "{quoted}");
+}
