@@ -20,6 +20,7 @@ pub mod sign;
 mod v1;
 mod v2;
 mod v4;
+pub mod wss;
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! The codecs of the doors: query parameters, XML, times, error documents.
+//! The codecs of the doors: query parameters, XML, SOAP envelopes, times, error
+//! documents.
 //!
 //! Knows no single operation, and trusts nothing: every decoder has named
 //! limits and refuses what it cannot read.  [`held`] is the limit that all doors
@@ -8,5 +9,6 @@ pub mod base64;
 pub mod error;
 pub mod held;
 pub mod query;
+pub mod soap;
 pub mod time;
 pub mod xml;

@@ -1,0 +1,334 @@
+//! SOAP 1.1 envelopes: reading one within limits, and writing faults.
+//!
+//! Reading has two passes.  The first goes over the bytes with a pull reader and
+//! refuses what no honest client sends: a document type, a comment, a processing
+//! instruction, too many or too deep elements, too many attributes.  Only then a
+//! tree is built, since building it costs more than linear time in some of these.
+//! What is read here is shape alone; who signed it is found out in `auth`.
+
+use quick_xml::Reader;
+use quick_xml::events::{BytesStart, Event};
+use roxmltree::{Document, Node, ParsingOptions};
+
+use crate::xml::escape;
+
+/// The namespace of SOAP 1.1.
+pub const ENVELOPE: &str = "http://schemas.xmlsoap.org/soap/envelope/";
+
+/// Longest envelope; user data of 16 KiB for each of 20 images fits.
+pub const BYTES_MAX: usize = 1024 * 1024;
+/// Deepest nesting.
+pub const DEPTH_MAX: usize = 32;
+/// Most elements.
+pub const ELEMENTS_MAX: usize = 20_000;
+/// Most attributes of one element, declarations of namespaces included.
+pub const ATTRIBUTES_MAX: usize = 32;
+/// Most attributes of all elements.
+pub const ATTRIBUTES_SUM_MAX: usize = 4_000;
+
+/// Why an envelope was refused.  The texts are for users.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SoapError {
+    #[error("the message is longer than {BYTES_MAX} bytes")]
+    Long,
+    #[error("the message is not UTF-8")]
+    Utf8,
+    #[error("the message is not well-formed XML: {0}")]
+    Malformed(String),
+    #[error("a SOAP message must not have a {0}")]
+    Forbidden(&'static str),
+    #[error("the message has too many {0}")]
+    TooMany(&'static str),
+    #[error("the message is no SOAP 1.1 envelope: {0}")]
+    Shape(&'static str),
+    /// Of another version of SOAP.
+    #[error("the envelope is of the namespace {0:?}, and SOAP 1.1 is spoken here")]
+    Version(String),
+}
+
+/// An envelope whose shape is right: a header at most, and one body.
+pub struct Envelope<'a> {
+    text: &'a str,
+    document: Document<'a>,
+}
+
+impl<'a> Envelope<'a> {
+    /// # Errors
+    /// See [`SoapError`].
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, SoapError> {
+        if bytes.len() > BYTES_MAX {
+            return Err(SoapError::Long);
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| SoapError::Utf8)?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        check_limits(text)?;
+        let options = ParsingOptions {
+            allow_dtd: false,
+            // Elements, texts between them, and the root.
+            nodes_limit: u32::try_from(2 * ELEMENTS_MAX + 2).unwrap_or(u32::MAX),
+            ..ParsingOptions::default()
+        };
+        let document = Document::parse_with_options(text, options)
+            .map_err(|cause| SoapError::Malformed(cause.to_string()))?;
+        let envelope = Self { text, document };
+        envelope.check_shape()?;
+        Ok(envelope)
+    }
+
+    fn check_shape(&self) -> Result<(), SoapError> {
+        let root = self.root();
+        if root.tag_name().name() != "Envelope" {
+            return Err(SoapError::Shape("its root is no Envelope"));
+        }
+        let namespace = root.tag_name().namespace().unwrap_or_default();
+        if namespace != ENVELOPE {
+            return Err(SoapError::Version(namespace.to_owned()));
+        }
+        let children: Vec<Node<'_, '_>> = root.children().filter(Node::is_element).collect();
+        let is = |node: &Node<'_, '_>, name| node.has_tag_name((ENVELOPE, name));
+        match children.as_slice() {
+            [body] if is(body, "Body") => Ok(()),
+            [header, body] if is(header, "Header") && is(body, "Body") => Ok(()),
+            _ => Err(SoapError::Shape(
+                "it must have one Body, a Header before it at most, and nothing else",
+            )),
+        }
+    }
+
+    /// The text that ranges of nodes refer to.
+    pub fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// The element `Envelope`.
+    pub fn root(&self) -> Node<'_, 'a> {
+        self.document.root_element()
+    }
+
+    /// The one element `Header`, if there is one.
+    pub fn header(&self) -> Option<Node<'_, 'a>> {
+        let mut children = self.root().children().filter(Node::is_element);
+        children.find(|node| node.has_tag_name((ENVELOPE, "Header")))
+    }
+
+    /// The one element `Body`.
+    ///
+    /// # Errors
+    /// There always is one; `parse` has looked.
+    pub fn body(&self) -> Result<Node<'_, 'a>, SoapError> {
+        let mut children = self.root().children().filter(Node::is_element);
+        let found = children.find(|node| node.has_tag_name((ENVELOPE, "Body")));
+        found.ok_or(SoapError::Shape("it has no Body"))
+    }
+
+    /// The one element in the body: the operation, in the namespace of its version.
+    ///
+    /// # Errors
+    /// The body is empty, or holds several elements or text.
+    pub fn payload(&self) -> Result<Node<'_, 'a>, SoapError> {
+        let mut found = None;
+        for child in self.body()?.children() {
+            let is_blank = child.text().is_some_and(|text| text.trim().is_empty());
+            match found {
+                None if child.is_element() => found = Some(child),
+                _ if child.is_text() && is_blank => {}
+                _ => return Err(SoapError::Shape("its Body must hold one element")),
+            }
+        }
+        found.ok_or(SoapError::Shape("its Body is empty"))
+    }
+}
+
+/// The first pass: what must not be there, and how much there is.
+fn check_limits(text: &str) -> Result<(), SoapError> {
+    let mut reader = Reader::from_str(text);
+    let (mut depth, mut elements, mut attributes) = (0, 0, 0);
+    loop {
+        let event = reader
+            .read_event()
+            .map_err(|cause| SoapError::Malformed(cause.to_string()))?;
+        match event {
+            Event::Start(start) => {
+                depth += 1;
+                elements += 1;
+                attributes += count_attributes(&start)?;
+            }
+            Event::Empty(start) => {
+                elements += 1;
+                attributes += count_attributes(&start)?;
+            }
+            Event::End(_) => depth = usize::saturating_sub(depth, 1),
+            Event::DocType(_) => return Err(SoapError::Forbidden("document type")),
+            Event::Comment(_) => return Err(SoapError::Forbidden("comment")),
+            Event::PI(_) => return Err(SoapError::Forbidden("processing instruction")),
+            Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) | Event::Decl(_) => {}
+            Event::Eof => return Ok(()),
+        }
+        if depth > DEPTH_MAX {
+            return Err(SoapError::TooMany("levels of elements"));
+        }
+        if elements > ELEMENTS_MAX {
+            return Err(SoapError::TooMany("elements"));
+        }
+        if attributes > ATTRIBUTES_SUM_MAX {
+            return Err(SoapError::TooMany("attributes"));
+        }
+    }
+}
+
+fn count_attributes(start: &BytesStart<'_>) -> Result<usize, SoapError> {
+    let mut count = 0;
+    // Whether names repeat is found out by the second pass; here it would cost their square.
+    for attribute in start.attributes().with_checks(false) {
+        attribute.map_err(|cause| SoapError::Malformed(cause.to_string()))?;
+        count += 1;
+        if count > ATTRIBUTES_MAX {
+            return Err(SoapError::TooMany("attributes"));
+        }
+    }
+    Ok(count)
+}
+
+/// The namespace in which services of the time put what they added to a fault.
+const FAULT: &str = "http://webservices.amazon.com/AWSFault/2005-15-09";
+
+/// The fault document.  `code` has its prefix, `Client.` or `Server.`, and stands bare, as the tools
+/// of 2007 print it.
+pub fn fault(code: &str, message: &str, request_id: &str) -> String {
+    let mut text = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<SOAP-ENV:Envelope xmlns:SOAP-ENV=\"{ENVELOPE}\"><SOAP-ENV:Body><SOAP-ENV:Fault><faultcode>"
+    );
+    escape(code, &mut text);
+    text.push_str("</faultcode><faultstring>");
+    escape(message, &mut text);
+    text.push_str("</faultstring><detail><aws:RequestId xmlns:aws=\"");
+    text.push_str(FAULT);
+    text.push_str("\">");
+    escape(request_id, &mut text);
+    text.push_str("</aws:RequestId></detail></SOAP-ENV:Fault></SOAP-ENV:Body></SOAP-ENV:Envelope>");
+    text
+}
+
+/// Puts an answer, a whole document with its declaration, into an envelope.
+pub fn enveloped(answer: &str) -> String {
+    let (declaration, answer) = match answer.split_once("?>\n") {
+        Some((_, answer)) => ("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n", answer),
+        None => ("", answer),
+    };
+    format!(
+        "{declaration}<SOAP-ENV:Envelope xmlns:SOAP-ENV=\"{ENVELOPE}\"><SOAP-ENV:Body>{answer}</SOAP-ENV:Body></SOAP-ENV:Envelope>"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn envelope(inside: &str) -> String {
+        format!("<S:Envelope xmlns:S=\"{ENVELOPE}\">{inside}</S:Envelope>")
+    }
+
+    fn refusal(text: &str) -> String {
+        match Envelope::parse(text.as_bytes()) {
+            Ok(envelope) => match envelope.payload() {
+                Ok(_) => panic!("accepted: {text:.100}"),
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn an_envelope_has_one_operation_in_one_body() {
+        let text = envelope("<S:Header/> <S:Body>\n <a xmlns=\"urn:a\"/> </S:Body>");
+        let read = Envelope::parse(text.as_bytes()).unwrap();
+        assert!(read.payload().unwrap().has_tag_name(("urn:a", "a")));
+        assert!(read.header().is_some());
+        for inside in [
+            "",
+            "<S:Body/>",
+            "<S:Body>a</S:Body>",
+            "<S:Body><a/><b/></S:Body>",
+            "<S:Body><a/>b</S:Body>",
+            "<S:Body><a/></S:Body><S:Body><a/></S:Body>",
+            "<S:Body><a/></S:Body><S:Header/>",
+            "<S:Header/><S:Header/><S:Body><a/></S:Body>",
+            "<S:Header/><S:Body><a/></S:Body><b/>",
+            "<Body><a/></Body>",
+        ] {
+            assert!(refusal(&envelope(inside)).contains("SOAP 1.1"), "{inside}");
+        }
+        assert!(refusal("<Envelope/>").contains("SOAP 1.1 is spoken"));
+        assert!(refusal(&format!("<a xmlns=\"{ENVELOPE}\"/>")).contains("no Envelope"));
+    }
+
+    #[test]
+    fn what_no_honest_client_sends_is_refused() {
+        let body = "<S:Body><a/></S:Body>";
+        let doctype = format!("<!DOCTYPE a [<!ENTITY b \"c\">]>{}", envelope(body));
+        let cases = [
+            (doctype, "document type"),
+            (envelope("<S:Body><a>b<!-- -->c</a></S:Body>"), "comment"),
+            (
+                format!("<?a b?>{}", envelope(body)),
+                "processing instruction",
+            ),
+            (envelope("<S:Body><a>&b;</a></S:Body>"), "not well-formed"),
+            (
+                envelope("<S:Body><a b=\"\" b=\"\"/></S:Body>"),
+                "not well-formed",
+            ),
+            (envelope("<S:Body><a></b></S:Body>"), "not well-formed"),
+            (envelope("<S:Body><T:a/></S:Body>"), "not well-formed"),
+            (String::new(), "not well-formed"),
+            (
+                envelope(&format!(
+                    "{}{}",
+                    "<a>".repeat(50_000),
+                    "</a>".repeat(50_000)
+                )),
+                "levels",
+            ),
+            (envelope(&"<a/>".repeat(50_000)), "elements"),
+            (
+                envelope(&format!(
+                    "<S:Body><a {}/></S:Body>",
+                    (0..50_000)
+                        .map(|it| format!("a{it}=\"\" "))
+                        .collect::<String>()
+                )),
+                "attributes",
+            ),
+            (
+                envelope(&format!(
+                    "<S:Body>{}</S:Body>",
+                    "<a b=\"\"/>".repeat(10_000)
+                )),
+                "attributes",
+            ),
+            (envelope(&" ".repeat(BYTES_MAX)), "longer"),
+        ];
+        for (text, said) in cases {
+            let refused = refusal(&text);
+            assert!(refused.contains(said), "{text:.80}: {refused}");
+        }
+        assert!(matches!(
+            Envelope::parse(b"\xff<a/>").err(),
+            Some(SoapError::Utf8)
+        ));
+    }
+
+    #[test]
+    fn faults_and_answers_are_envelopes() {
+        let text = fault("Client.AuthFailure", "a < b", "id");
+        let read = Envelope::parse(text.as_bytes()).unwrap();
+        let fault = read.payload().unwrap();
+        let texts: Vec<_> = fault.descendants().filter_map(|it| it.text()).collect();
+        assert!(texts.contains(&"Client.AuthFailure") && texts.contains(&"a < b"));
+        let mut writer = crate::xml::Writer::new();
+        writer.open("AResponse", Some("urn:a"));
+        let text = enveloped(&writer.finish());
+        let read = Envelope::parse(text.as_bytes()).unwrap();
+        assert!(read.payload().unwrap().has_tag_name(("urn:a", "AResponse")));
+    }
+}
