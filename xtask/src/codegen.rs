@@ -13,6 +13,7 @@ use serde_json::Value;
 const GENERATED: &str = "crates/ec2-model/src/generated";
 const HISTORY: &str = "models/ec2-api-history.json";
 const REQUESTS: &str = "models/ec2-requests.txt";
+const SOAP: &str = "models/ec2-soap.txt";
 const LATER: &str = "models/ec2-later-operations.txt";
 
 /// Writes the generated files, or with `check_only` says which of them differ.
@@ -93,6 +94,16 @@ struct Facts {
 struct Operation {
     name: String,
     parameters: Vec<Parameter>,
+    /// Elements of its SOAP request, by path.
+    soap: Vec<SoapField>,
+}
+
+struct SoapField {
+    path: String,
+    /// A parameter of the Query API, or `=` and the one value that is accepted.
+    meaning: String,
+    first: String,
+    last: Option<String>,
 }
 
 struct Parameter {
@@ -127,7 +138,8 @@ impl Facts {
         for line in read(LATER)?.lines().filter(|line| !line.starts_with('#')) {
             known.insert(line.trim().to_owned(), ("2016-11-15".to_owned(), None));
         }
-        let operations = parse_requests(&read(REQUESTS)?, &versions)?;
+        let mut operations = parse_requests(&read(REQUESTS)?, &versions)?;
+        add_soap(&read(SOAP)?, &history, &versions, &mut operations)?;
         for operation in &operations {
             if !known.contains_key(&operation.name) {
                 return Err(format!(
@@ -188,6 +200,7 @@ fn parse_requests(text: &str, versions: &[String]) -> Result<Vec<Operation>, Str
             operations.push(Operation {
                 name: name.trim().to_owned(),
                 parameters: vec![],
+                soap: vec![],
             });
             continue;
         }
@@ -217,6 +230,113 @@ fn parse_requests(text: &str, versions: &[String]) -> Result<Vec<Operation>, Str
         });
     }
     Ok(operations)
+}
+
+/// Reads where the elements of SOAP requests go, and compares with the history: every element that
+/// holds a value must go somewhere, and to a parameter that there is.
+fn add_soap(
+    text: &str,
+    history: &Value,
+    versions: &[String],
+    operations: &mut [Operation],
+) -> Result<(), String> {
+    let mut lines: BTreeMap<(String, String), Vec<(String, Option<String>)>> = BTreeMap::new();
+    let mut operation = String::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let wrong = |what: &str| format!("{SOAP}:{number}: {what}");
+        if line.trim().is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if let Some(name) = line.strip_prefix("operation ") {
+            name.trim().clone_into(&mut operation);
+            continue;
+        }
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (path, meaning, from) = match words.as_slice() {
+            [path, meaning] => (*path, *meaning, None),
+            [path, meaning, from] => (*path, *meaning, Some((*from).to_owned())),
+            _ => return Err(wrong("an element has two or three columns")),
+        };
+        if from.as_ref().is_some_and(|it| !versions.contains(it)) {
+            return Err(wrong("not a version of the history"));
+        }
+        let place = (operation.clone(), path.to_owned());
+        let meanings = lines.entry(place).or_default();
+        meanings.push((meaning.to_owned(), from));
+    }
+    for operation in operations.iter_mut() {
+        let known = &history["soap_request_fields"][&operation.name];
+        let Some(fields) = known["fields"].as_object() else {
+            continue;
+        };
+        let gone = known["versions_with_operation"][1].as_str();
+        for (path, entry) in fields {
+            let place = (operation.name.clone(), path.clone());
+            let Some(meanings) = lines.remove(&place) else {
+                if self::text(&entry["type"])?.starts_with('(') {
+                    continue;
+                }
+                return Err(format!("{SOAP}: {} {path} goes nowhere", operation.name));
+            };
+            let span = (
+                dated(self::text(&entry["first"])?),
+                entry["last"].as_str().or(gone).map(dated),
+            );
+            operation.soap.extend(spans(path, meanings, span, versions));
+        }
+        let attributes: Vec<_> = lines
+            .keys()
+            .filter(|(name, path)| *name == operation.name && path.contains("/@"))
+            .cloned()
+            .collect();
+        for place in attributes {
+            let element = place.1.split("/@").next().unwrap_or_default();
+            let first = self::text(&fields[element]["first"])?;
+            let span = (dated(first), gone.map(dated));
+            let meanings = lines.remove(&place).unwrap_or_default();
+            operation
+                .soap
+                .extend(spans(&place.1, meanings, span, versions));
+        }
+        for field in &operation.soap {
+            let is_known = field.meaning.starts_with('=')
+                || operation
+                    .parameters
+                    .iter()
+                    .any(|it| it.name == field.meaning);
+            if !is_known {
+                let name = &operation.name;
+                return Err(format!("{SOAP}: {name} has no parameter {}", field.meaning));
+            }
+        }
+    }
+    match lines.keys().next() {
+        Some((operation, path)) => Err(format!("{SOAP}: {operation} has no {path}")),
+        None => Ok(()),
+    }
+}
+
+/// What an element means from when to when.
+fn spans(
+    path: &str,
+    meanings: Vec<(String, Option<String>)>,
+    (first, last): (String, Option<String>),
+    versions: &[String],
+) -> Vec<SoapField> {
+    let mut fields: Vec<SoapField> = vec![];
+    for (meaning, from) in meanings {
+        if let (Some(from), Some(before)) = (&from, fields.last_mut()) {
+            let place = versions.iter().position(|it| it == from).unwrap_or(0);
+            before.last = versions.get(place.saturating_sub(1)).cloned();
+        }
+        fields.push(SoapField {
+            path: path.to_owned(),
+            meaning,
+            first: from.unwrap_or_else(|| first.clone()),
+            last: last.clone(),
+        });
+    }
+    fields
 }
 
 fn array(value: &Value) -> Result<&Vec<Value>, String> {
@@ -324,12 +444,27 @@ fn known_file(facts: &Facts) -> String {
 fn operation_file(facts: &Facts, operation: &Operation) -> Result<String, String> {
     let name = &operation.name;
     let mut out = format!(
-        "//! {name}.\n{HEAD}\n#[allow(clippy::wildcard_imports)]\nuse super::versions::*;\nuse crate::model::{{Kind, Operation, Parameter, Rule, Shape}};\n\n"
+        "//! {name}.\n{HEAD}\n#[allow(clippy::wildcard_imports)]\nuse super::versions::*;\nuse crate::model::{{Kind, {}Operation, Parameter, Rule, Shape{}}};\n\n",
+        if operation.soap.is_empty() {
+            ""
+        } else {
+            "Meaning, "
+        },
+        if operation.soap.is_empty() {
+            ""
+        } else {
+            ", SoapField"
+        },
     );
     let _ = write!(
         out,
-        "pub(crate) static OPERATION: Operation = Operation {{\n    name: \"{name}\",\n    first: {},\n    parameters: PARAMETERS,\n    answer: ANSWER,\n}};\n\n",
+        "pub(crate) static OPERATION: Operation = Operation {{\n    name: \"{name}\",\n    first: {},\n    parameters: PARAMETERS,\n    answer: ANSWER,\n    soap: {},\n}};\n\n",
         version_name(facts.first_of(name)),
+        if operation.soap.is_empty() {
+            "&[]"
+        } else {
+            "SOAP"
+        },
     );
     let mut parameters: Vec<&Parameter> = operation.parameters.iter().collect();
     parameters.sort_by(|one, other| one.name.cmp(&other.name));
@@ -360,7 +495,30 @@ fn operation_file(facts: &Facts, operation: &Operation) -> Result<String, String
     let fields = facts.fields(name)?;
     shapes(&fields, "", 1, &mut out);
     out.push_str("];\n");
+    if !operation.soap.is_empty() {
+        soap_table(&operation.soap, &mut out);
+    }
     Ok(out)
+}
+
+fn soap_table(fields: &[SoapField], out: &mut String) {
+    let mut fields: Vec<&SoapField> = fields.iter().collect();
+    fields.sort_by_key(|it| (&it.path, &it.first));
+    out.push_str("\nstatic SOAP: &[SoapField] = &[\n");
+    for it in fields {
+        let meaning = match it.meaning.strip_prefix('=') {
+            Some(value) => format!("Meaning::Always(\"{value}\")"),
+            None => format!("Meaning::Parameter(\"{}\")", it.meaning),
+        };
+        let _ = writeln!(
+            out,
+            "    SoapField {{ path: \"{}\", meaning: {meaning}, first: {}, last: {} }},",
+            it.path,
+            version_name(&it.first),
+            last_name(it.last.as_ref())
+        );
+    }
+    out.push_str("];\n");
 }
 
 /// The children of `parent`, each with its own.

@@ -1,10 +1,11 @@
-//! The EC2 Query door: parameters in, XML of the asked version out.
+//! The EC2 door, Query and SOAP: parameters in, XML of the asked version out.
 //!
 //! A request goes: parameters from URL and form ([`router`]), signature
 //! (`cumulet-auth`), shape of the version (`cumulet-ec2-model`), one function of a
 //! resource's file ([`images`], [`instances`], [`launch`], [`status`], [`keypairs`],
 //! [`regions`]), the engine, and back through [`Answer`](cumulet_ec2_model::Answer).
-//! No decision is taken here, and nothing is remembered.
+//! A SOAP message ([`soap`]) becomes such parameters, and is answered in an envelope.
+//! No decision is taken here, and nothing is remembered but which messages were seen.
 //!
 //! STS `GetCallerIdentity` is here too ([`sts`]), since today's EC2 tools ask it first.
 
@@ -20,10 +21,14 @@ mod paging;
 mod regions;
 mod reservation;
 mod router;
+mod soap;
 mod status;
 mod sts;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use cumulet_auth::wss::Replays;
 use cumulet_domain::{AccountId, Timestamp};
 use cumulet_engine::Engine;
 
@@ -57,11 +62,16 @@ pub struct Handled {
 #[derive(Clone)]
 pub struct Ec2Door {
     engine: Engine,
+    /// SOAP messages that were accepted lately.
+    replays: Arc<Replays>,
 }
 
 impl Ec2Door {
     pub fn new(engine: Engine) -> Self {
-        Self { engine }
+        Self {
+            engine,
+            replays: Arc::default(),
+        }
     }
 
     /// Answers one request.  The body is whole, and bounded by whoever read it.  Every response
@@ -71,6 +81,6 @@ impl Ec2Door {
         request: http::Request<Bytes>,
         context: RequestContext,
     ) -> http::Response<Bytes> {
-        router::handle(&self.engine, &request, &context).await
+        router::handle(&self.engine, &request, &context, &self.replays).await
     }
 }

@@ -1,6 +1,7 @@
 //! From bytes to an operation and back.
 
 use bytes::Bytes;
+use cumulet_auth::wss::Replays;
 use cumulet_auth::{Profile, QueryPolicy, Verified, verify_query};
 use cumulet_ec2_model::request;
 use cumulet_engine::{Caller, Engine};
@@ -10,10 +11,43 @@ use http::{HeaderValue, Method, StatusCode, header};
 use crate::call::Call;
 use crate::error::Refused;
 use crate::keys::EngineKeys;
-use crate::{Handled, RequestContext, images, instances, keypairs, launch, regions, status, sts};
+use crate::{
+    Handled, RequestContext, images, instances, keypairs, launch, regions, soap, status, sts,
+};
 
 /// Longest name of an action that the log repeats.
-const ACTION_SHOWN_MAX: usize = 64;
+pub(crate) const ACTION_SHOWN_MAX: usize = 64;
+
+/// In which form a refusal is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Query,
+    Sts,
+    Soap,
+}
+
+impl Form {
+    /// Status and document.  SOAP answers every fault with 500.
+    fn error(self, refused: &Refused, id: &str) -> (u16, String) {
+        match self {
+            Form::Query => (
+                refused.status,
+                cumulet_wire::error::ec2(&refused.code, &refused.message, id),
+            ),
+            Form::Sts => (refused.status, sts::error(refused, id)),
+            Form::Soap => {
+                let side = if refused.status < 500 {
+                    "Client"
+                } else {
+                    "Server"
+                };
+                let code = format!("{side}.{}", refused.code);
+                let text = cumulet_wire::soap::fault(&code, &refused.message, id);
+                (500, text)
+            }
+        }
+    }
+}
 
 /// Whether parameters ask one of the services behind this door, for a listener that has to choose:
 /// EC2's requests and STS's name an action.
@@ -25,6 +59,7 @@ pub(crate) async fn handle(
     engine: &Engine,
     request: &http::Request<Bytes>,
     context: &RequestContext,
+    replays: &Replays,
 ) -> http::Response<Bytes> {
     let mut handled = Handled {
         action: String::new(),
@@ -32,20 +67,20 @@ pub(crate) async fn handle(
         code: None,
         log: None,
     };
-    let mut is_sts = false;
-    let result = answer(engine, request, context, &mut handled, &mut is_sts).await;
+    let mut form = Form::Query;
+    let result = if soap::is_message(request) {
+        form = Form::Soap;
+        soap::answer(engine, request, context, replays, &mut handled).await
+    } else {
+        answer(engine, request, context, &mut handled, &mut form).await
+    };
     let (status, text) = match result {
         Ok(text) => (200, text),
         Err(refused) => {
-            let id = &context.request_id;
-            let text = if is_sts {
-                sts::error(&refused, id)
-            } else {
-                cumulet_wire::error::ec2(&refused.code, &refused.message, id)
-            };
+            let answered = form.error(&refused, &context.request_id);
             handled.code = Some(refused.code);
             handled.log = refused.log;
-            (refused.status, text)
+            answered
         }
     };
     let mut response = http::Response::new(Bytes::from(text));
@@ -72,16 +107,19 @@ async fn answer(
     request: &http::Request<Bytes>,
     context: &RequestContext,
     handled: &mut Handled,
-    is_sts: &mut bool,
+    form: &mut Form,
 ) -> Result<String, Refused> {
     let params = params_of(request)?;
-    *is_sts = params.get("Version") == Some(sts::VERSION);
+    let is_sts = params.get("Version") == Some(sts::VERSION);
+    if is_sts {
+        *form = Form::Sts;
+    }
     let action = request::action(&params)?;
     let shown = action.chars().filter(char::is_ascii_graphic);
     handled.action = shown.take(ACTION_SHOWN_MAX).collect();
-    let verified = verify(engine, request, context, &params, *is_sts)?;
+    let verified = verify(engine, request, context, &params, is_sts)?;
     handled.account = Some(verified.principal.account);
-    if *is_sts {
+    if is_sts {
         return sts::answer(action, &verified.principal, context);
     }
     let call = Call {
@@ -97,7 +135,7 @@ async fn answer(
 }
 
 /// The only list of what this door does; `models/ec2-requests.txt` has the same names.
-async fn dispatch(call: &Call<'_>) -> Result<String, Refused> {
+pub(crate) async fn dispatch(call: &Call<'_>) -> Result<String, Refused> {
     match call.request.operation.name {
         "RegisterImage" => images::register(call).await,
         "DescribeImages" => images::describe(call),

@@ -1,9 +1,10 @@
-//! What EC2's Query API looks like, version by version.
+//! What EC2's API looks like, version by version.
 //!
 //! The tables below `generated` are made by `cargo xtask codegen` from `models/`:
 //! which operations exist since when, which parameters each version's requests may carry, which
 //! elements its answers have.  [`request::check`] reads a request in the shape of
-//! the version asked for, [`Answer`] writes an answer in it.  Domain code knows
+//! the version asked for, [`soap::params`] makes such a request of a SOAP message,
+//! [`Answer`] writes an answer in it.  Domain code knows
 //! one, newest, shape; nothing here knows what an operation does.
 
 mod answer;
@@ -11,6 +12,7 @@ mod answer;
 mod generated;
 pub mod model;
 pub mod request;
+pub mod soap;
 mod version;
 
 pub use answer::Answer;

@@ -13,6 +13,9 @@ pub struct Operation {
     pub parameters: &'static [Parameter],
     /// Elements below the root of the answer, sorted by name, as are the children of each.
     pub answer: &'static [Shape],
+    /// Elements of the SOAP request that hold a value, and attributes that must have one, sorted by
+    /// path.
+    pub soap: &'static [SoapField],
 }
 
 /// A parameter of a request.
@@ -24,6 +27,25 @@ pub struct Parameter {
     pub first: Version,
     pub last: Option<Version>,
     pub rule: Rule,
+}
+
+/// An element or attribute of a SOAP request, by its path below the operation's element.
+#[derive(Debug)]
+pub struct SoapField {
+    pub path: &'static str,
+    pub meaning: Meaning,
+    pub first: Version,
+    pub last: Option<Version>,
+}
+
+/// What an element or attribute says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// The Query parameter of this name; each `n` is the number of an `item` of the path, in their
+    /// order.
+    Parameter(&'static str),
+    /// Nothing that is not known: it has this value.
+    Always(&'static str),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

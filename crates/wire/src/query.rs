@@ -50,18 +50,29 @@ impl Params {
             if name.len() > NAME_LEN_MAX {
                 return Err(QueryError::LongName);
             }
-            let value = decode(value)?;
-            if value.len() > VALUE_LEN_MAX {
-                return Err(QueryError::LongValue(name));
-            }
-            if self.values.len() >= PARAMETERS_MAX {
-                return Err(QueryError::TooMany);
-            }
-            if self.values.contains_key(&name) {
-                return Err(QueryError::Repeated(name));
-            }
-            self.values.insert(name, value);
+            self.insert(name, decode(value)?)?;
         }
+        Ok(())
+    }
+
+    /// Adds a pair that is decoded already.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub fn insert(&mut self, name: String, value: String) -> Result<(), QueryError> {
+        if name.len() > NAME_LEN_MAX {
+            return Err(QueryError::LongName);
+        }
+        if value.len() > VALUE_LEN_MAX {
+            return Err(QueryError::LongValue(name));
+        }
+        if self.values.len() >= PARAMETERS_MAX {
+            return Err(QueryError::TooMany);
+        }
+        if self.values.contains_key(&name) {
+            return Err(QueryError::Repeated(name));
+        }
+        self.values.insert(name, value);
         Ok(())
     }
 

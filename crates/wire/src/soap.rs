@@ -139,6 +139,87 @@ impl<'a> Envelope<'a> {
     }
 }
 
+/// A value of a message, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// Names from below the payload on, joined by slashes; an attribute's has an `@`.
+    pub path: String,
+    /// For each `item` of the path, the how manieth of its parent it is, from 1 on.
+    pub numbers: Vec<u32>,
+    /// Without the white space around it; empty for an element that has neither text nor elements.
+    pub text: String,
+}
+
+/// All values below an element: elements without elements in them, and attributes without a prefix.
+///
+/// # Errors
+/// An element with both text and elements; one of another namespace than `element`; what is nil
+/// says nothing and is left out.
+pub fn leaves(element: Node<'_, '_>) -> Result<Vec<Leaf>, SoapError> {
+    let mut found = vec![];
+    let namespace = element.tag_name().namespace();
+    collect(element, namespace, "", &[], &mut found)?;
+    Ok(found)
+}
+
+fn collect(
+    element: Node<'_, '_>,
+    namespace: Option<&str>,
+    path: &str,
+    numbers: &[u32],
+    found: &mut Vec<Leaf>,
+) -> Result<(), SoapError> {
+    if !own_text(element).trim().is_empty() {
+        return Err(SoapError::Shape("its Body has text between elements"));
+    }
+    let mut items = 0;
+    for child in element.children().filter(Node::is_element) {
+        let name = child.tag_name().name();
+        let own = child.tag_name().namespace();
+        // Some clients qualify the operation alone.
+        if own.is_some() && own != namespace {
+            return Err(SoapError::Shape("its Body mixes namespaces"));
+        }
+        let path = match path {
+            "" => name.to_owned(),
+            _ => format!("{path}/{name}"),
+        };
+        let mut numbers = numbers.to_vec();
+        if name == "item" {
+            items += 1;
+            numbers.push(items);
+        }
+        for attribute in child.attributes().filter(|it| it.namespace().is_none()) {
+            found.push(Leaf {
+                path: format!("{path}/@{}", attribute.name()),
+                numbers: numbers.clone(),
+                text: attribute.value().to_owned(),
+            });
+        }
+        if child.children().any(|it| it.is_element()) {
+            collect(child, namespace, &path, &numbers, found)?;
+        } else if !is_nil(child) {
+            found.push(Leaf {
+                path,
+                numbers,
+                text: own_text(child).trim().to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The text between the elements of an element.
+fn own_text(element: Node<'_, '_>) -> String {
+    let texts = element.children().filter(Node::is_text);
+    texts.filter_map(|it| it.text()).collect()
+}
+
+fn is_nil(element: Node<'_, '_>) -> bool {
+    const INSTANCE: &str = "http://www.w3.org/2001/XMLSchema-instance";
+    matches!(element.attribute((INSTANCE, "nil")), Some("true" | "1"))
+}
+
 /// The first pass: what must not be there, and how much there is.
 fn check_limits(text: &str) -> Result<(), SoapError> {
     let mut reader = Reader::from_str(text);
@@ -316,6 +397,40 @@ mod tests {
             Envelope::parse(b"\xff<a/>").err(),
             Some(SoapError::Utf8)
         ));
+    }
+
+    #[test]
+    fn values_are_told_by_path_and_number() {
+        let text = envelope(
+            "<S:Body><a xmlns='urn:a' xmlns:x='http://www.w3.org/2001/XMLSchema-instance'>\
+             <b><item><c> 1 </c></item><item><c>2</c><d><item>3</item></d></item></b>\
+             <e v='4' x:type='t'/><f x:nil='true'/><g xmlns=''>5</g></a></S:Body>",
+        );
+        let read = Envelope::parse(text.as_bytes()).unwrap();
+        let found: Vec<String> = leaves(read.payload().unwrap())
+            .unwrap()
+            .iter()
+            .map(|it| format!("{} {:?} {}", it.path, it.numbers, it.text))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "b/item/c [1] 1",
+                "b/item/c [2] 2",
+                "b/item/d/item [2, 1] 3",
+                "e/@v [] 4",
+                "e [] ",
+                "g [] 5"
+            ]
+        );
+        for inside in [
+            "<a xmlns='urn:a'><d>e<f/></d></a>",
+            "<a xmlns='urn:a'><b xmlns='urn:b'/></a>",
+        ] {
+            let text = envelope(&format!("<S:Body>{inside}</S:Body>"));
+            let read = Envelope::parse(text.as_bytes()).unwrap();
+            assert!(leaves(read.payload().unwrap()).is_err(), "{inside}");
+        }
     }
 
     #[test]

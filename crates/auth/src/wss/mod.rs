@@ -83,7 +83,7 @@ pub enum WssError {
 }
 
 /// Where certificates are found.
-pub trait Certificates: Send + Sync + 'static {
+pub trait Certificates {
     /// By the SHA-1 of the DER form, in hex.
     fn find(&self, fingerprint: &str) -> Option<Holder>;
 }

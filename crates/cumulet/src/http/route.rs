@@ -163,9 +163,6 @@ fn by_parameters(head: &Head<'_>) -> Option<Door> {
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default()
         .to_ascii_lowercase();
-    if head.headers.contains_key("soapaction") || content_type.starts_with("application/soap+xml") {
-        return Some(Door::Absent("soap"));
-    }
     let is_query = parameter(head.query, "Action").is_some()
         || parameter(head.query, "Operation").is_some()
         // The parameters are in the body.  S3 has no POST to the service itself.
@@ -316,7 +313,7 @@ mod tests {
             Door::Ec2,
         ),
         case("POST", LOCAL, "/", FORM, Door::Ec2),
-        case("POST", LOCAL, "/", SOAP, Door::Absent("soap")),
+        case("POST", LOCAL, "/", SOAP, Door::Ec2),
         case("GET", LOCAL, "/bucket?Action=x", &[], Door::S3),
         case("POST", LOCAL, "/bucket", FORM, Door::S3),
         // Everything else.

@@ -3,13 +3,14 @@
 
 #[allow(clippy::wildcard_imports)]
 use super::versions::*;
-use crate::model::{Kind, Operation, Parameter, Rule, Shape};
+use crate::model::{Kind, Meaning, Operation, Parameter, Rule, Shape, SoapField};
 
 pub(crate) static OPERATION: Operation = Operation {
     name: "DeregisterImage",
     first: V2006_06_26,
     parameters: PARAMETERS,
     answer: ANSWER,
+    soap: SOAP,
 };
 
 static PARAMETERS: &[Parameter] = &[
@@ -21,4 +22,8 @@ static PARAMETERS: &[Parameter] = &[
 static ANSWER: &[Shape] = &[
     Shape { name: "requestId", first: V2008_08_08, last: None, is_container: false, children: &[] },
     Shape { name: "return", first: V2006_06_26, last: Some(V2013_08_15), is_container: false, children: &[] },
+];
+
+static SOAP: &[SoapField] = &[
+    SoapField { path: "imageId", meaning: Meaning::Parameter("ImageId"), first: V2006_06_26, last: Some(V2013_08_15) },
 ];

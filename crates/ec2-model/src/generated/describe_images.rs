@@ -3,13 +3,14 @@
 
 #[allow(clippy::wildcard_imports)]
 use super::versions::*;
-use crate::model::{Kind, Operation, Parameter, Rule, Shape};
+use crate::model::{Kind, Meaning, Operation, Parameter, Rule, Shape, SoapField};
 
 pub(crate) static OPERATION: Operation = Operation {
     name: "DescribeImages",
     first: V2006_06_26,
     parameters: PARAMETERS,
     answer: ANSWER,
+    soap: SOAP,
 };
 
 static PARAMETERS: &[Parameter] = &[
@@ -92,4 +93,12 @@ static ANSWER: &[Shape] = &[
     ] },
     Shape { name: "nextToken", first: V2016_11_15, last: None, is_container: false, children: &[] },
     Shape { name: "requestId", first: V2008_08_08, last: None, is_container: false, children: &[] },
+];
+
+static SOAP: &[SoapField] = &[
+    SoapField { path: "executableBySet/item/user", meaning: Meaning::Parameter("ExecutableBy.n"), first: V2006_10_01, last: Some(V2013_08_15) },
+    SoapField { path: "filterSet/item/name", meaning: Meaning::Parameter("Filter.n.Name"), first: V2010_08_31, last: Some(V2013_08_15) },
+    SoapField { path: "filterSet/item/valueSet/item/value", meaning: Meaning::Parameter("Filter.n.Value.n"), first: V2010_08_31, last: Some(V2013_08_15) },
+    SoapField { path: "imagesSet/item/imageId", meaning: Meaning::Parameter("ImageId.n"), first: V2006_06_26, last: Some(V2013_08_15) },
+    SoapField { path: "ownersSet/item/owner", meaning: Meaning::Parameter("Owner.n"), first: V2006_10_01, last: Some(V2013_08_15) },
 ];

@@ -3,13 +3,14 @@
 
 #[allow(clippy::wildcard_imports)]
 use super::versions::*;
-use crate::model::{Kind, Operation, Parameter, Rule, Shape};
+use crate::model::{Kind, Meaning, Operation, Parameter, Rule, Shape, SoapField};
 
 pub(crate) static OPERATION: Operation = Operation {
     name: "DescribeInstanceStatus",
     first: V2011_11_01,
     parameters: PARAMETERS,
     answer: ANSWER,
+    soap: SOAP,
 };
 
 static PARAMETERS: &[Parameter] = &[
@@ -67,4 +68,13 @@ static ANSWER: &[Shape] = &[
     ] },
     Shape { name: "nextToken", first: V2011_11_01, last: None, is_container: false, children: &[] },
     Shape { name: "requestId", first: V2011_11_01, last: None, is_container: false, children: &[] },
+];
+
+static SOAP: &[SoapField] = &[
+    SoapField { path: "filterSet/item/name", meaning: Meaning::Parameter("Filter.n.Name"), first: V2011_11_01, last: Some(V2013_08_15) },
+    SoapField { path: "filterSet/item/valueSet/item/value", meaning: Meaning::Parameter("Filter.n.Value.n"), first: V2011_11_01, last: Some(V2013_08_15) },
+    SoapField { path: "includeAllInstances", meaning: Meaning::Parameter("IncludeAllInstances"), first: V2012_05_01, last: Some(V2013_08_15) },
+    SoapField { path: "instancesSet/item/instanceId", meaning: Meaning::Parameter("InstanceId.n"), first: V2011_11_01, last: Some(V2013_08_15) },
+    SoapField { path: "maxResults", meaning: Meaning::Parameter("MaxResults"), first: V2011_11_01, last: Some(V2013_08_15) },
+    SoapField { path: "nextToken", meaning: Meaning::Parameter("NextToken"), first: V2011_11_01, last: Some(V2013_08_15) },
 ];

@@ -3,13 +3,14 @@
 
 #[allow(clippy::wildcard_imports)]
 use super::versions::*;
-use crate::model::{Kind, Operation, Parameter, Rule, Shape};
+use crate::model::{Kind, Meaning, Operation, Parameter, Rule, Shape, SoapField};
 
 pub(crate) static OPERATION: Operation = Operation {
     name: "DescribeRegions",
     first: V2008_12_01,
     parameters: PARAMETERS,
     answer: ANSWER,
+    soap: SOAP,
 };
 
 static PARAMETERS: &[Parameter] = &[
@@ -29,4 +30,10 @@ static ANSWER: &[Shape] = &[
         ] },
     ] },
     Shape { name: "requestId", first: V2008_12_01, last: None, is_container: false, children: &[] },
+];
+
+static SOAP: &[SoapField] = &[
+    SoapField { path: "filterSet/item/name", meaning: Meaning::Parameter("Filter.n.Name"), first: V2010_08_31, last: Some(V2013_08_15) },
+    SoapField { path: "filterSet/item/valueSet/item/value", meaning: Meaning::Parameter("Filter.n.Value.n"), first: V2010_08_31, last: Some(V2013_08_15) },
+    SoapField { path: "regionSet/item/regionName", meaning: Meaning::Parameter("RegionName.n"), first: V2008_12_01, last: Some(V2013_08_15) },
 ];

@@ -3,13 +3,14 @@
 
 #[allow(clippy::wildcard_imports)]
 use super::versions::*;
-use crate::model::{Kind, Operation, Parameter, Rule, Shape};
+use crate::model::{Kind, Meaning, Operation, Parameter, Rule, Shape, SoapField};
 
 pub(crate) static OPERATION: Operation = Operation {
     name: "GetConsoleOutput",
     first: V2007_01_03,
     parameters: PARAMETERS,
     answer: ANSWER,
+    soap: SOAP,
 };
 
 static PARAMETERS: &[Parameter] = &[
@@ -24,4 +25,8 @@ static ANSWER: &[Shape] = &[
     Shape { name: "output", first: V2007_01_03, last: None, is_container: false, children: &[] },
     Shape { name: "requestId", first: V2008_08_08, last: None, is_container: false, children: &[] },
     Shape { name: "timestamp", first: V2007_01_03, last: None, is_container: false, children: &[] },
+];
+
+static SOAP: &[SoapField] = &[
+    SoapField { path: "instanceId", meaning: Meaning::Parameter("InstanceId"), first: V2007_01_03, last: Some(V2013_08_15) },
 ];

@@ -3,13 +3,14 @@
 
 #[allow(clippy::wildcard_imports)]
 use super::versions::*;
-use crate::model::{Kind, Operation, Parameter, Rule, Shape};
+use crate::model::{Kind, Meaning, Operation, Parameter, Rule, Shape, SoapField};
 
 pub(crate) static OPERATION: Operation = Operation {
     name: "ImportKeyPair",
     first: V2010_08_31,
     parameters: PARAMETERS,
     answer: ANSWER,
+    soap: SOAP,
 };
 
 static PARAMETERS: &[Parameter] = &[
@@ -32,4 +33,9 @@ static ANSWER: &[Shape] = &[
             Shape { name: "value", first: V2016_11_15, last: None, is_container: false, children: &[] },
         ] },
     ] },
+];
+
+static SOAP: &[SoapField] = &[
+    SoapField { path: "keyName", meaning: Meaning::Parameter("KeyName"), first: V2010_08_31, last: Some(V2013_08_15) },
+    SoapField { path: "publicKeyMaterial", meaning: Meaning::Parameter("PublicKeyMaterial"), first: V2010_08_31, last: Some(V2013_08_15) },
 ];

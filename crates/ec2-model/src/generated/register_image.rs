@@ -3,13 +3,14 @@
 
 #[allow(clippy::wildcard_imports)]
 use super::versions::*;
-use crate::model::{Kind, Operation, Parameter, Rule, Shape};
+use crate::model::{Kind, Meaning, Operation, Parameter, Rule, Shape, SoapField};
 
 pub(crate) static OPERATION: Operation = Operation {
     name: "RegisterImage",
     first: V2006_06_26,
     parameters: PARAMETERS,
     answer: ANSWER,
+    soap: SOAP,
 };
 
 static PARAMETERS: &[Parameter] = &[
@@ -53,4 +54,22 @@ static PARAMETERS: &[Parameter] = &[
 static ANSWER: &[Shape] = &[
     Shape { name: "imageId", first: V2006_06_26, last: None, is_container: false, children: &[] },
     Shape { name: "requestId", first: V2008_08_08, last: None, is_container: false, children: &[] },
+];
+
+static SOAP: &[SoapField] = &[
+    SoapField { path: "architecture", meaning: Meaning::Parameter("Architecture"), first: V2009_10_31, last: Some(V2013_08_15) },
+    SoapField { path: "blockDeviceMapping/item/deviceName", meaning: Meaning::Parameter("BlockDeviceMapping.n.DeviceName"), first: V2009_10_31, last: Some(V2013_08_15) },
+    SoapField { path: "blockDeviceMapping/item/ebs/deleteOnTermination", meaning: Meaning::Parameter("BlockDeviceMapping.n.Ebs.DeleteOnTermination"), first: V2009_10_31, last: Some(V2013_08_15) },
+    SoapField { path: "blockDeviceMapping/item/ebs/iops", meaning: Meaning::Parameter("BlockDeviceMapping.n.Ebs.Iops"), first: V2012_07_20, last: Some(V2013_08_15) },
+    SoapField { path: "blockDeviceMapping/item/ebs/snapshotId", meaning: Meaning::Parameter("BlockDeviceMapping.n.Ebs.SnapshotId"), first: V2009_10_31, last: Some(V2013_08_15) },
+    SoapField { path: "blockDeviceMapping/item/ebs/volumeSize", meaning: Meaning::Parameter("BlockDeviceMapping.n.Ebs.VolumeSize"), first: V2009_10_31, last: Some(V2013_08_15) },
+    SoapField { path: "blockDeviceMapping/item/ebs/volumeType", meaning: Meaning::Parameter("BlockDeviceMapping.n.Ebs.VolumeType"), first: V2012_07_20, last: Some(V2013_08_15) },
+    SoapField { path: "blockDeviceMapping/item/noDevice", meaning: Meaning::Parameter("BlockDeviceMapping.n.NoDevice"), first: V2009_10_31, last: Some(V2013_08_15) },
+    SoapField { path: "blockDeviceMapping/item/virtualName", meaning: Meaning::Parameter("BlockDeviceMapping.n.VirtualName"), first: V2009_10_31, last: Some(V2013_08_15) },
+    SoapField { path: "description", meaning: Meaning::Parameter("Description"), first: V2009_10_31, last: Some(V2013_08_15) },
+    SoapField { path: "imageLocation", meaning: Meaning::Parameter("ImageLocation"), first: V2006_06_26, last: Some(V2013_08_15) },
+    SoapField { path: "kernelId", meaning: Meaning::Parameter("KernelId"), first: V2009_10_31, last: Some(V2013_08_15) },
+    SoapField { path: "name", meaning: Meaning::Parameter("Name"), first: V2009_10_31, last: Some(V2013_08_15) },
+    SoapField { path: "ramdiskId", meaning: Meaning::Parameter("RamdiskId"), first: V2009_10_31, last: Some(V2013_08_15) },
+    SoapField { path: "rootDeviceName", meaning: Meaning::Parameter("RootDeviceName"), first: V2009_10_31, last: Some(V2013_08_15) },
 ];

@@ -3,13 +3,14 @@
 
 #[allow(clippy::wildcard_imports)]
 use super::versions::*;
-use crate::model::{Kind, Operation, Parameter, Rule, Shape};
+use crate::model::{Kind, Meaning, Operation, Parameter, Rule, Shape, SoapField};
 
 pub(crate) static OPERATION: Operation = Operation {
     name: "RunInstances",
     first: V2006_06_26,
     parameters: PARAMETERS,
     answer: ANSWER,
+    soap: SOAP,
 };
 
 static PARAMETERS: &[Parameter] = &[
@@ -372,4 +373,58 @@ static ANSWER: &[Shape] = &[
     Shape { name: "requestId", first: V2008_08_08, last: None, is_container: false, children: &[] },
     Shape { name: "requesterId", first: V2008_08_08, last: None, is_container: false, children: &[] },
     Shape { name: "reservationId", first: V2006_06_26, last: None, is_container: false, children: &[] },
+];
+
+static SOAP: &[SoapField] = &[
+    SoapField { path: "additionalInfo", meaning: Meaning::Parameter("AdditionalInfo"), first: V2006_06_26, last: Some(V2013_02_01) },
+    SoapField { path: "addressingType", meaning: Meaning::Parameter("AddressingType"), first: V2007_01_19, last: Some(V2013_02_01) },
+    SoapField { path: "blockDeviceMapping/item/deviceName", meaning: Meaning::Parameter("BlockDeviceMapping.n.DeviceName"), first: V2008_02_01, last: Some(V2013_08_15) },
+    SoapField { path: "blockDeviceMapping/item/ebs/deleteOnTermination", meaning: Meaning::Parameter("BlockDeviceMapping.n.Ebs.DeleteOnTermination"), first: V2009_10_31, last: Some(V2013_08_15) },
+    SoapField { path: "blockDeviceMapping/item/ebs/iops", meaning: Meaning::Parameter("BlockDeviceMapping.n.Ebs.Iops"), first: V2012_07_20, last: Some(V2013_08_15) },
+    SoapField { path: "blockDeviceMapping/item/ebs/snapshotId", meaning: Meaning::Parameter("BlockDeviceMapping.n.Ebs.SnapshotId"), first: V2009_10_31, last: Some(V2013_08_15) },
+    SoapField { path: "blockDeviceMapping/item/ebs/volumeSize", meaning: Meaning::Parameter("BlockDeviceMapping.n.Ebs.VolumeSize"), first: V2009_10_31, last: Some(V2013_08_15) },
+    SoapField { path: "blockDeviceMapping/item/ebs/volumeType", meaning: Meaning::Parameter("BlockDeviceMapping.n.Ebs.VolumeType"), first: V2012_07_20, last: Some(V2013_08_15) },
+    SoapField { path: "blockDeviceMapping/item/noDevice", meaning: Meaning::Parameter("BlockDeviceMapping.n.NoDevice"), first: V2009_10_31, last: Some(V2013_08_15) },
+    SoapField { path: "blockDeviceMapping/item/virtualName", meaning: Meaning::Parameter("BlockDeviceMapping.n.VirtualName"), first: V2008_02_01, last: Some(V2013_08_15) },
+    SoapField { path: "clientToken", meaning: Meaning::Parameter("ClientToken"), first: V2010_08_31, last: Some(V2013_08_15) },
+    SoapField { path: "disableApiTermination", meaning: Meaning::Parameter("DisableApiTermination"), first: V2009_10_31, last: Some(V2013_08_15) },
+    SoapField { path: "ebsOptimized", meaning: Meaning::Parameter("EbsOptimized"), first: V2012_07_20, last: Some(V2013_08_15) },
+    SoapField { path: "groupSet/item/groupId", meaning: Meaning::Parameter("SecurityGroup.n"), first: V2006_06_26, last: Some(V2010_11_15) },
+    SoapField { path: "groupSet/item/groupId", meaning: Meaning::Parameter("SecurityGroupId.n"), first: V2011_01_01, last: Some(V2013_08_15) },
+    SoapField { path: "groupSet/item/groupName", meaning: Meaning::Parameter("SecurityGroup.n"), first: V2011_01_01, last: Some(V2013_08_15) },
+    SoapField { path: "iamInstanceProfile/arn", meaning: Meaning::Parameter("IamInstanceProfile.Arn"), first: V2012_06_01, last: Some(V2013_08_15) },
+    SoapField { path: "iamInstanceProfile/name", meaning: Meaning::Parameter("IamInstanceProfile.Name"), first: V2012_06_01, last: Some(V2013_08_15) },
+    SoapField { path: "imageId", meaning: Meaning::Parameter("ImageId"), first: V2007_08_29, last: Some(V2013_08_15) },
+    SoapField { path: "instanceInitiatedShutdownBehavior", meaning: Meaning::Parameter("InstanceInitiatedShutdownBehavior"), first: V2009_10_31, last: Some(V2013_08_15) },
+    SoapField { path: "instanceType", meaning: Meaning::Parameter("InstanceType"), first: V2007_08_29, last: Some(V2013_08_15) },
+    SoapField { path: "instancesSet/item/imageId", meaning: Meaning::Parameter("ImageId"), first: V2006_06_26, last: Some(V2007_03_01) },
+    SoapField { path: "instancesSet/item/keyName", meaning: Meaning::Parameter("KeyName"), first: V2006_06_26, last: Some(V2007_03_01) },
+    SoapField { path: "instancesSet/item/maxCount", meaning: Meaning::Parameter("MaxCount"), first: V2006_06_26, last: Some(V2007_03_01) },
+    SoapField { path: "instancesSet/item/minCount", meaning: Meaning::Parameter("MinCount"), first: V2006_06_26, last: Some(V2007_03_01) },
+    SoapField { path: "kernelId", meaning: Meaning::Parameter("KernelId"), first: V2008_02_01, last: Some(V2013_08_15) },
+    SoapField { path: "keyName", meaning: Meaning::Parameter("KeyName"), first: V2007_08_29, last: Some(V2013_08_15) },
+    SoapField { path: "license/pool", meaning: Meaning::Parameter("License.Pool"), first: V2010_06_15, last: Some(V2013_08_15) },
+    SoapField { path: "maxCount", meaning: Meaning::Parameter("MaxCount"), first: V2007_08_29, last: Some(V2013_08_15) },
+    SoapField { path: "minCount", meaning: Meaning::Parameter("MinCount"), first: V2007_08_29, last: Some(V2013_08_15) },
+    SoapField { path: "monitoring/enabled", meaning: Meaning::Parameter("Monitoring.Enabled"), first: V2009_04_04, last: Some(V2013_08_15) },
+    SoapField { path: "networkInterfaceSet/item/associatePublicIpAddress", meaning: Meaning::Parameter("NetworkInterface.n.AssociatePublicIpAddress"), first: V2013_07_15, last: Some(V2013_08_15) },
+    SoapField { path: "networkInterfaceSet/item/deleteOnTermination", meaning: Meaning::Parameter("NetworkInterface.n.DeleteOnTermination"), first: V2011_12_01, last: Some(V2013_08_15) },
+    SoapField { path: "networkInterfaceSet/item/description", meaning: Meaning::Parameter("NetworkInterface.n.Description"), first: V2011_12_01, last: Some(V2013_08_15) },
+    SoapField { path: "networkInterfaceSet/item/deviceIndex", meaning: Meaning::Parameter("NetworkInterface.n.DeviceIndex"), first: V2011_12_01, last: Some(V2013_08_15) },
+    SoapField { path: "networkInterfaceSet/item/groupSet/item/groupId", meaning: Meaning::Parameter("NetworkInterface.n.SecurityGroupId.n"), first: V2011_12_01, last: Some(V2013_08_15) },
+    SoapField { path: "networkInterfaceSet/item/networkInterfaceId", meaning: Meaning::Parameter("NetworkInterface.n.NetworkInterfaceId"), first: V2011_12_01, last: Some(V2013_08_15) },
+    SoapField { path: "networkInterfaceSet/item/privateIpAddress", meaning: Meaning::Parameter("NetworkInterface.n.PrivateIpAddress"), first: V2011_12_01, last: Some(V2013_08_15) },
+    SoapField { path: "networkInterfaceSet/item/privateIpAddressesSet/item/primary", meaning: Meaning::Parameter("NetworkInterface.n.PrivateIpAddresses.n.Primary"), first: V2012_06_15, last: Some(V2013_08_15) },
+    SoapField { path: "networkInterfaceSet/item/privateIpAddressesSet/item/privateIpAddress", meaning: Meaning::Parameter("NetworkInterface.n.PrivateIpAddresses.n.PrivateIpAddress"), first: V2012_06_15, last: Some(V2013_08_15) },
+    SoapField { path: "networkInterfaceSet/item/secondaryPrivateIpAddressCount", meaning: Meaning::Parameter("NetworkInterface.n.SecondaryPrivateIpAddressCount"), first: V2012_06_15, last: Some(V2013_08_15) },
+    SoapField { path: "networkInterfaceSet/item/subnetId", meaning: Meaning::Parameter("NetworkInterface.n.SubnetId"), first: V2011_12_01, last: Some(V2013_08_15) },
+    SoapField { path: "placement/availabilityZone", meaning: Meaning::Parameter("Placement.AvailabilityZone"), first: V2008_02_01, last: Some(V2013_08_15) },
+    SoapField { path: "placement/groupName", meaning: Meaning::Parameter("Placement.GroupName"), first: V2010_06_15, last: Some(V2013_08_15) },
+    SoapField { path: "placement/tenancy", meaning: Meaning::Parameter("Placement.Tenancy"), first: V2011_02_28, last: Some(V2013_08_15) },
+    SoapField { path: "privateIpAddress", meaning: Meaning::Parameter("PrivateIpAddress"), first: V2010_06_15, last: Some(V2013_08_15) },
+    SoapField { path: "ramdiskId", meaning: Meaning::Parameter("RamdiskId"), first: V2008_02_01, last: Some(V2013_08_15) },
+    SoapField { path: "subnetId", meaning: Meaning::Parameter("SubnetId"), first: V2009_07_15, last: Some(V2013_08_15) },
+    SoapField { path: "userData/@encoding", meaning: Meaning::Always("base64"), first: V2006_10_01, last: Some(V2013_08_15) },
+    SoapField { path: "userData/@version", meaning: Meaning::Always("1.0"), first: V2006_10_01, last: Some(V2013_08_15) },
+    SoapField { path: "userData/data", meaning: Meaning::Parameter("UserData"), first: V2006_10_01, last: Some(V2013_08_15) },
 ];

@@ -1,0 +1,120 @@
+//! The SOAP binding: an envelope in, an envelope out, and the same operations between.
+
+use bytes::Bytes;
+use cumulet_auth::der::pem_body;
+use cumulet_auth::wss::{self, Certificates, Holder, WssError};
+use cumulet_ec2_model::{model, request, soap};
+use cumulet_engine::{Caller, Engine};
+use cumulet_wire::soap::{Envelope, SoapError, leaves};
+use http::header;
+
+use crate::call::Call;
+use crate::error::Refused;
+use crate::router::{ACTION_SHOWN_MAX, dispatch};
+use crate::{Handled, RequestContext};
+
+/// Whether a request is a SOAP message: by the header that SOAP 1.1 demands, or by the type of its
+/// body.
+pub(crate) fn is_message(request: &http::Request<Bytes>) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|it| it.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    request.headers().contains_key("soapaction")
+        || ["text/xml", "application/xml", "application/soap+xml"]
+            .iter()
+            .any(|it| kind.eq_ignore_ascii_case(it))
+}
+
+/// The answer in its envelope.
+///
+/// # Errors
+/// What a fault has to say.
+pub(crate) async fn answer(
+    engine: &Engine,
+    request: &http::Request<Bytes>,
+    context: &RequestContext,
+    replays: &wss::Replays,
+    handled: &mut Handled,
+) -> Result<String, Refused> {
+    let (account, user, params) = {
+        let envelope = Envelope::parse(request.body())?;
+        let payload = envelope.payload()?;
+        let name = payload.tag_name().name();
+        handled.action = name.chars().take(ACTION_SHOWN_MAX).collect();
+        let known = EngineCertificates(engine);
+        let signer = wss::verify(&envelope, context.now, &known, replays)?;
+        handled.account = Some(signer.account);
+        let namespace = payload.tag_name().namespace().unwrap_or_default();
+        let version = soap::version_of(namespace).ok_or_else(|| {
+            Refused::from(request::ModelError::UnknownVersion(
+                namespace.chars().take(ACTION_SHOWN_MAX).collect(),
+            ))
+        })?;
+        let operation = match model::find(name, version) {
+            model::Found::Implemented(operation) => operation,
+            model::Found::Known => {
+                return Err(request::ModelError::UnsupportedAction(handled.action.clone()).into());
+            }
+            model::Found::Unknown => {
+                return Err(request::ModelError::UnknownAction(handled.action.clone()).into());
+            }
+        };
+        let params = soap::params(operation, version, &leaves(payload)?)?;
+        (signer.account, signer.user, params)
+    };
+    let call = Call {
+        engine,
+        caller: Caller { account, user },
+        request: request::check(&params)?,
+        context,
+    };
+    let text = dispatch(&call).await?;
+    Ok(cumulet_wire::soap::enveloped(&text))
+}
+
+/// Certificates, from the engine's records.
+struct EngineCertificates<'a>(&'a Engine);
+
+impl Certificates for EngineCertificates<'_> {
+    fn find(&self, fingerprint: &str) -> Option<Holder> {
+        let state = self.0.snapshot();
+        let found = state.certificates.get(fingerprint)?;
+        Some(Holder {
+            account: found.account,
+            user: found.user.clone(),
+            der: pem_body(&found.pem, "CERTIFICATE")?,
+        })
+    }
+}
+
+impl From<SoapError> for Refused {
+    fn from(error: SoapError) -> Self {
+        Self::new(400, "InvalidRequest", capitalised(&error.to_string()))
+    }
+}
+
+impl From<WssError> for Refused {
+    /// `InvalidSecurity` is what EC2's tools showed for a message that is too old.
+    fn from(error: WssError) -> Self {
+        let text = capitalised(&error.to_string());
+        match error {
+            WssError::NoHeader
+            | WssError::Form(_)
+            | WssError::MustUnderstand(_)
+            | WssError::Expired(_)
+            | WssError::Replayed => Self::new(400, "InvalidSecurity", text),
+            WssError::UnknownCertificate | WssError::Mismatch => Self::new(
+                401,
+                "AuthFailure",
+                "AWS was not able to validate the provided access credentials",
+            ),
+            WssError::TooMany => Self::new(503, "Unavailable", text),
+        }
+    }
+}
+
+fn capitalised(text: &str) -> String {
+    let mut characters = text.chars();
+    let first = characters.next().map(|it| it.to_ascii_uppercase());
+    first.into_iter().chain(characters).collect()
+}

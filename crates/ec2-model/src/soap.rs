@@ -1,0 +1,107 @@
+//! A SOAP request as parameters: the same checks and the same operations follow.
+
+use cumulet_wire::query::Params;
+use cumulet_wire::soap::Leaf;
+
+use crate::Version;
+use crate::model::{Meaning, Operation, SoapField};
+use crate::request::ModelError;
+
+/// Longest path that a message repeats.
+const SHOWN_LEN_MAX: usize = 120;
+
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_LEN_MAX).collect()
+}
+
+/// The version that a namespace names, with its last slash or, as the guide prints it, without.
+pub fn version_of(namespace: &str) -> Option<Version> {
+    let date = namespace.strip_prefix("http://ec2.amazonaws.com/doc/")?;
+    Version::parse(date.strip_suffix('/').unwrap_or(date))
+}
+
+/// The parameters that the elements of a request stand for, with `Action` and `Version`.
+///
+/// # Errors
+/// `UnknownParameter` for an element that the version does not have; `UnsupportedParameter` for what
+/// has no parameter; `InvalidValue` for an attribute that is not what it always is.
+pub fn params(
+    operation: &Operation,
+    version: Version,
+    leaves: &[Leaf],
+) -> Result<Params, ModelError> {
+    let mut params = Params::default();
+    let mut add = |name: &str, value: &str| {
+        params
+            .insert(name.to_owned(), value.to_owned())
+            .map_err(|cause| ModelError::InvalidCombination {
+                message: cause.to_string(),
+            })
+    };
+    add("Action", operation.name)?;
+    add("Version", version.as_str())?;
+    for leaf in leaves {
+        let Some(field) = find(operation, version, &leaf.path) else {
+            if leaf.text.is_empty() && is_container(operation, version, &leaf.path) {
+                continue;
+            }
+            return Err(ModelError::UnknownParameter(shown(&leaf.path)));
+        };
+        match field.meaning {
+            Meaning::Parameter(pattern) => add(&numbered(pattern, leaf)?, &leaf.text)?,
+            Meaning::Always(value) if leaf.text == value => {}
+            Meaning::Always(value) => {
+                return Err(ModelError::InvalidValue {
+                    parameter: shown(&leaf.path),
+                    message: format!(
+                        "Invalid value '{}' for {}. It must be {value}.",
+                        shown(&leaf.text),
+                        shown(&leaf.path)
+                    ),
+                });
+            }
+        }
+    }
+    Ok(params)
+}
+
+fn find(operation: &Operation, version: Version, path: &str) -> Option<&'static SoapField> {
+    let start = operation.soap.partition_point(|it| it.path < path);
+    let fields = operation.soap.get(start..)?;
+    fields
+        .iter()
+        .take_while(|it| it.path == path)
+        .find(|it| version.is_within(it.first, it.last))
+}
+
+/// Whether elements of the version lie below this one.
+fn is_container(operation: &Operation, version: Version, path: &str) -> bool {
+    let is_below = |it: &&SoapField| {
+        let rest = it.path.strip_prefix(path);
+        rest.is_some_and(|rest| rest.starts_with('/')) && version.is_within(it.first, it.last)
+    };
+    operation.soap.iter().any(|it| is_below(&it))
+}
+
+/// The name of the parameter with the numbers of the leaf's items.
+fn numbered(pattern: &str, leaf: &Leaf) -> Result<String, ModelError> {
+    let mut numbers = leaf.numbers.iter();
+    let mut name = String::new();
+    for (position, part) in pattern.split('.').enumerate() {
+        if position > 0 {
+            name.push('.');
+        }
+        match part {
+            "n" => name.push_str(&numbers.next().copied().unwrap_or(1).to_string()),
+            _ => name.push_str(part),
+        }
+    }
+    // A list that the Query API does not have: several images in one RunInstances.
+    if numbers.any(|number| *number > 1) {
+        return Err(ModelError::UnsupportedParameter {
+            parameter: shown(&leaf.path),
+            hint: " more than once".into(),
+        });
+    }
+    Ok(name)
+}
