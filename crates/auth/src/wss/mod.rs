@@ -17,6 +17,7 @@
 
 mod canonical;
 mod replays;
+pub mod sign;
 
 use std::collections::HashMap;
 

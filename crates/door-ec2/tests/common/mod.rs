@@ -14,6 +14,7 @@ use bytes::Bytes;
 use cumulet_auth::certificates::{Issued, issue};
 use cumulet_auth::keys::{RsaKey, generate_rsa};
 use cumulet_auth::sign::{Signer, Unsigned, v2_signature, v4_headers};
+use cumulet_auth::wss;
 use cumulet_bundle::manifest::{self, Draft, Part};
 use cumulet_bundle::sign::SigningKey;
 use cumulet_domain::accounts::{AccessKey, Account, Certificate, CloudIdentity, User};
@@ -284,6 +285,26 @@ fn bootstrap() -> Bootstrap {
 }
 
 impl Client {
+    /// Posts a SOAP message that the first user signed; `inside` is canonical.
+    pub(crate) async fn soap(&self, operation: &str, version: &str, inside: &str) -> Reply {
+        let text = format!(
+            "<{operation} xmlns=\"http://ec2.amazonaws.com/doc/{version}/\">{inside}</{operation}>"
+        );
+        let user = user_certificate();
+        let signer = wss::sign::Client::new(&user.certificate_pem, &user.private_key_pem);
+        let envelope = signer.expect("keys").envelope(&text, NOW).expect("signed");
+        self.post_soap(operation, &envelope).await
+    }
+
+    pub(crate) async fn post_soap(&self, action: &str, envelope: &str) -> Reply {
+        let request = http::Request::post("/")
+            .header("host", HOST)
+            .header("content-type", "text/xml; charset=utf-8")
+            .header("soapaction", format!("\"{action}\""))
+            .body(Bytes::copy_from_slice(envelope.as_bytes()));
+        self.send(request.expect("a request")).await
+    }
+
     /// Signs with version 4 and posts a form.
     pub(crate) async fn ask(
         &self,
