@@ -50,6 +50,16 @@ pub(crate) async fn answer(
                 namespace.chars().take(ACTION_SHOWN_MAX).collect(),
             ))
         })?;
+        if version > soap::LAST {
+            return Err(Refused::new(
+                400,
+                "NoSuchVersion",
+                format!(
+                    "The SOAP binding has versions up to {}",
+                    soap::LAST.as_str()
+                ),
+            ));
+        }
         let operation = match model::find(name, version) {
             model::Found::Implemented(operation) => operation,
             model::Found::Known => {

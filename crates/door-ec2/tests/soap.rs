@@ -248,6 +248,12 @@ async fn refusals_are_faults_with_the_codes_of_the_query_binding() {
             "",
             "Client.NoSuchVersion",
         ),
+        (
+            "DescribeInstances",
+            "2016-11-15",
+            "",
+            "Client.NoSuchVersion",
+        ),
         ("ImportKeyPair", OLD, "", "Client.InvalidAction"),
         (
             "DescribeSecurityGroups",

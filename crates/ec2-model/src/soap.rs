@@ -4,6 +4,7 @@ use cumulet_wire::query::Params;
 use cumulet_wire::soap::Leaf;
 
 use crate::Version;
+use crate::dates::V2013_08_15;
 use crate::model::{Meaning, Operation, SoapField};
 use crate::request::ModelError;
 
@@ -13,6 +14,9 @@ const SHOWN_LEN_MAX: usize = 120;
 fn shown(text: &str) -> String {
     text.chars().take(SHOWN_LEN_MAX).collect()
 }
+
+/// The last version with a SOAP binding whose shape is known.
+pub const LAST: Version = V2013_08_15;
 
 /// The version that a namespace names, with its last slash or, as the guide prints it, without.
 pub fn version_of(namespace: &str) -> Option<Version> {

@@ -13,6 +13,7 @@ mod own;
 mod request;
 mod s3;
 mod signatures;
+mod soap;
 mod texts;
 
 pub(crate) type Runner = Box<dyn FnMut(&[u8]) -> u64>;
@@ -39,6 +40,7 @@ pub(crate) static ALL: &[&Target] = &[
     &ec2::QUERY,
     &signatures::QUERY,
     &signatures::S3,
+    &soap::SOAP,
     &s3::REQUEST,
     &s3::XML,
     &images::MANIFEST,
