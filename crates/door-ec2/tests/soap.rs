@@ -9,6 +9,9 @@ const OLD: &str = "2007-03-01";
 const NEW: &str = "2013-08-15";
 const HEAD: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
 
+/// Operation, version, the message, and the parameters that say the same.
+type Case<'a> = (&'a str, &'a str, &'a str, &'a [(&'a str, &'a str)]);
+
 /// What is in the body of an envelope.
 fn inside(reply: &Reply) -> &str {
     let text = reply.text.as_str();
@@ -112,7 +115,7 @@ async fn answers_are_those_of_the_query_binding() {
     let owners = format!(
         "<ownersSet><item><owner>self</owner></item><item><owner>{owner}</owner></item></ownersSet>"
     );
-    let cases: [(&str, &str, &str, &[(&str, &str)]); 8] = [
+    let cases: [Case<'_>; 8] = [
         ("DescribeImages", OLD, &images, &[("ImageId.1", &image)]),
         (
             "DescribeImages",
