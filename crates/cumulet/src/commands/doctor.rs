@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::output::say;
 use crate::config::{Compute, Settings};
-use crate::{machine, surroundings};
+use crate::{data_dir, machine, surroundings};
 
 #[derive(Args)]
 pub(crate) struct DoctorArgs {
@@ -73,7 +73,7 @@ fn blocker(what: &'static str, text: impl Into<String>) -> Finding {
 
 pub(crate) fn run(context: &Context) -> anyhow::Result<ExitCode> {
     let settings = &context.config.settings;
-    let mut findings = vec![data_dir(settings), disk_space(settings), clients()];
+    let mut findings = vec![data(settings), disk_space(settings), clients()];
     if settings.compute == Compute::Qemu {
         findings.extend(for_machines(settings));
     }
@@ -140,8 +140,11 @@ fn root() -> Finding {
     }
 }
 
-fn data_dir(settings: &Settings) -> Finding {
+fn data(settings: &Settings) -> Finding {
     let path = &settings.data_dir;
+    if let Err(error) = data_dir::look(path) {
+        return blocker("data", format!("{error:#}"));
+    }
     let existing = path
         .ancestors()
         .find(|it| it.exists())

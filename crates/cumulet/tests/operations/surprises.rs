@@ -149,6 +149,14 @@ fn a_directory_is_free_or_a_clouds_or_refused_by_name() {
             let refused = refusal(&cloud, arguments);
             assert!(refused.contains("thesis.tex"), "{refused}");
         }
+        // It says what `serve` would say.
+        let doctor = cloud.output(&["doctor"]);
+        let found = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        assert_eq!(doctor.status.code(), Some(1), "{found}");
+        assert!(
+            found.contains("missing  data") && found.contains("thesis.tex"),
+            "{found}"
+        );
         assert_eq!(names(&directory), ["thesis.tex"]);
     }
     fs::remove_file(directory.join("thesis.tex")).unwrap();
