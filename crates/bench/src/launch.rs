@@ -11,6 +11,7 @@ use cumulet_store::{Batch, Change, EmbeddedEngine, Engine as _, Kind};
 use crate::Plan;
 use crate::client::Connection;
 use crate::describe::cloud_with_image;
+use crate::process::Threads;
 use crate::report::{Report, Value, median};
 
 const WINDOW: Duration = Duration::from_secs(2);
@@ -24,11 +25,17 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     for clients in [1, 64] {
         let (cloud, image) = cloud_with_image(plan)?;
         let mut raw = Raw::open(&cloud.scratch().join("raw.redb"))?;
-        let (mut own, mut other, mut plain) = (vec![], vec![], vec![]);
+        let (mut own, mut other, mut plain, mut spent) = (vec![], vec![], vec![], vec![]);
+        let server = cloud.server_pid().unwrap_or_default();
         for _ in 0..plan.turns(9) {
-            own.push(launches(cloud.address(), &image, clients)?);
+            let before = Threads::of(server)?;
+            let start = Instant::now();
+            let done = launches(cloud.address(), &image, clients)?;
+            own.push(rate(done, start)?);
             // What was launched last is recorded as running before the disk is another's.
             std::thread::sleep(Duration::from_millis(500));
+            let cpu = Threads::of(server)?.since(&before).as_secs_f64();
+            spent.push(cpu / f64::from(u32::try_from(done)?));
             other.push(raw.commits(clients)?);
             plain.push(writes(&cloud.scratch().join("raw.log"), clients)?);
         }
@@ -44,6 +51,11 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
             Value::PerSecond(median(plain)),
             "-",
         );
+        report.alone(
+            &format!("CPU of the server for each of these launches, until it is recorded as running, {clients} clients"),
+            Value::Seconds(median(spent)),
+            "-",
+        );
     }
     Ok(())
 }
@@ -52,8 +64,8 @@ fn rate(count: usize, start: Instant) -> anyhow::Result<f64> {
     Ok(f64::from(u32::try_from(count)?) / start.elapsed().as_secs_f64())
 }
 
-/// Launches a second by so many clients, each waiting for its answer before it asks again.
-fn launches(address: SocketAddr, image: &str, clients: usize) -> anyhow::Result<f64> {
+/// Launches by so many clients, each waiting for its answer before it asks again.
+fn launches(address: SocketAddr, image: &str, clients: usize) -> anyhow::Result<usize> {
     let call = format!("Action=RunInstances&ImageId={image}&MinCount=1&MaxCount=1");
     let connections: Vec<Connection> = (0..clients)
         .map(|_| Connection::open(address))
@@ -78,7 +90,7 @@ fn launches(address: SocketAddr, image: &str, clients: usize) -> anyhow::Result<
             .into_iter()
             .try_for_each(|client| client.join().expect("a client panicked"))
     })?;
-    rate(done.into_inner(), start)
+    Ok(done.into_inner())
 }
 
 /// The store's engine without anything above it.
