@@ -10,11 +10,11 @@ use cumulet_testkit::cloud::wait_until;
 use crate::support::{BUCKET, Good, PATIENCE, Watched, say, signed_head, status_of};
 
 const CONNECTIONS_MAX: usize = 200;
-const HELD_MAX: usize = 24 << 20;
+const HELD_MAX: usize = 8 << 20;
 /// Of each connection: buffers of the head and of pieces, and what is not counted of a body.
 const CONNECTION_COST_MAX: usize = 384 * 1024;
 /// Threads, the allocator's reserves, and what the client that behaves needs.
-const REST_MAX: usize = 48 << 20;
+const REST_MAX: usize = 32 << 20;
 
 fn start() -> Watched {
     Watched::start(&[
@@ -60,6 +60,7 @@ fn fill(head: &str, piece: &[u8], pieces: usize, cost_of_piece: usize) {
     good.is_served();
     let cost = watched.memory_peak() - peak;
     let bound = bound(CLIENTS);
+    println!("{cost} bytes of {bound}");
     assert!(cost < bound, "{cost} bytes, {bound} are allowed");
     let all = CLIENTS * pieces * cost_of_piece;
     assert!(all > bound, "holding all would cost {all} only");
@@ -96,7 +97,7 @@ fn forms_of_strangers_are_not_held_without_end() {
 fn chunks_of_one_byte_cost_little() {
     let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-www-form-urlencoded\r\ntransfer-encoding: chunked\r\n\r\n";
     // Kept as it comes, each chunk has a handle of 32 bytes beside its six on the wire.
-    fill(head, "1\r\na\r\n".repeat(20_000).as_bytes(), 3, 20_000 * 38);
+    fill(head, "1\r\na\r\n".repeat(20_000).as_bytes(), 2, 20_000 * 38);
 }
 
 /// A page that nobody takes, many times: some are refused, and the next good client is served.
@@ -149,6 +150,7 @@ fn answers_that_nobody_takes_are_not_held_without_end() {
     let cost = watched.memory_peak() - peak;
     // An answer is written in text that grows, on every thread of the server at once.
     let bound = bound(CLIENTS) + 32 * (4 << 20);
+    println!("{cost} bytes of {bound}");
     assert!(cost < bound, "{cost} bytes, {bound} are allowed");
     drop(held);
     wait_until("a page is answered again", PATIENCE, || page().ok());

@@ -9,7 +9,7 @@ use cumulet_testkit::cloud::wait_until;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::net::{AddressFamily, SocketType};
 
-use crate::support::{BUCKET, Good, PATIENCE, Watched, s3, signed_head, status_of};
+use crate::support::{BUCKET, Good, PATIENCE, Watched, is_closed, s3, signed_head, status_of};
 
 /// Short, so that the test is; the real ones are tens of seconds.
 const LIMITS: &[(&str, &str)] = &[
@@ -145,12 +145,7 @@ fn clients_that_do_not_take_their_answers_are_ended() {
     good.is_served();
     // None of them closes: the server does, in its time.
     watched.wait_for_descriptors();
-    for mut stream in held {
-        let mut answer = vec![];
-        let _ = stream.set_read_timeout(Some(PATIENCE));
-        let _ = stream.read_to_end(&mut answer);
-        assert!(answer.len() < OBJECT, "the answer was cut");
-    }
+    drop(held);
     good.end();
     assert_eq!(s3(&client, "GET", &path, b"").1.len(), OBJECT);
     assert_eq!(s3(&client, "DELETE", &path, b"").0, 204);
@@ -174,8 +169,7 @@ fn slow_bodies_do_not_keep_the_places() {
     let good = Good::start(&watched);
     good.end();
     wait_until("one of them was closed", PATIENCE, || {
-        let first = held.first_mut()?;
-        (first.read(&mut [0; 8]).unwrap_or(0) == 0).then_some(())
+        held.iter_mut().any(is_closed).then_some(())
     });
     drop(held);
     watched.wait_for_descriptors();

@@ -106,6 +106,19 @@ impl Watched {
     }
 }
 
+/// Whether the server has closed the connection; takes in what came before that.
+pub(crate) fn is_closed(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).expect("a socket");
+    let mut piece = [0; 4096];
+    loop {
+        match stream.read(&mut piece) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(cause) => return cause.kind() != std::io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
 /// A connection whose client waits long for an answer, but not for ever.
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("a connection");
