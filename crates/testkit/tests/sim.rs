@@ -72,8 +72,8 @@ fn kept(seed: u64) {
 
 /// A reboot that was asked for between the start of a machine and its record counted as done.
 #[test]
-fn seed_50_lost_a_reboot() {
-    kept(50);
+fn seed_164_lost_a_reboot() {
+    kept(164);
 }
 
 /// The bytes of a ready image had been removed with another image that had the same.
@@ -151,6 +151,11 @@ fn win(race: Race) {
 #[test]
 fn a_reboot_asked_for_while_the_machine_starts_is_carried_out() {
     win(Race::RebootWhileStarting);
+}
+
+#[test]
+fn a_machine_that_vanished_while_it_started_is_started_again() {
+    win(Race::VanishedWhileStarting);
 }
 
 #[test]

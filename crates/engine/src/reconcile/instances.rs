@@ -291,6 +291,10 @@ impl Engine {
             image: digest,
             layout,
         };
+        // An earlier attempt may have left what nobody can reach any more, and it would hold the disk.
+        if instance.observed.failures > 0 {
+            host.vms.ensure_stopped(instance.id, Stop::Now).await?;
+        }
         host.disks.ensure_disk(&disk).await?;
         host.network.ensure_port(&port_of(instance)).await?;
         let tap = host.network.open_tap(instance.id).await?;

@@ -211,6 +211,9 @@ fn check_stopped(world: &mut World, id: InstanceId) {
 
 /// What is removed must be known to be unwanted.
 fn check_unwanted(world: &mut World, what: &str, id: InstanceId) {
+    if world.ghosts.contains(&id) {
+        world.breach(format!("{what} of {id}, which runs on unseen"));
+    }
     if !world.is_to_end(id) {
         world.breach(format!(
             "{what} of {id}, whose record does not say that it ends"
@@ -269,6 +272,9 @@ fn start(world: &mut World, spec: &VmSpec) -> Result<()> {
     }) = exit
     {
         world.breach(format!("{id} is started again after its guest shut down"));
+    }
+    if world.ghosts.contains(&id) {
+        return Err(failed("starting a machine whose disk is in use", true));
     }
     if !world.disks.contains(&id) || !world.ports.contains_key(&id) {
         return Err(HostError::new(
@@ -340,6 +346,7 @@ impl Vms for SimHost {
     async fn ensure_stopped(&self, instance: InstanceId, _how: Ending) -> Result<()> {
         self.call("stop", Some(instance), |world| {
             check_stopped(world, instance);
+            world.ghosts.remove(&instance);
             let at = world.now();
             if world.is_running(instance)
                 && let Some(vm) = world.vms.get_mut(&instance)

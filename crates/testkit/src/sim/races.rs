@@ -15,6 +15,8 @@ use super::world::{Hold, Shared};
 pub enum Race {
     /// A reboot is asked for while the machine, which crashed, is being started again.
     RebootWhileStarting,
+    /// The run directory of a machine is deleted before anybody has seen that it runs.
+    VanishedWhileStarting,
     /// The bytes of an image are removed with another that had the same, before they are recorded.
     BytesRemovedBeforeRecorded,
     /// The bytes of an image are recorded while it is under way to remove them with another.
@@ -39,6 +41,7 @@ pub fn play_race(race: Race, runtime: Runtime) -> Result<(), String> {
     in_a_life(&shared, runtime, 0, async |life| {
         match race {
             Race::RebootWhileStarting => reboot_while_starting(life).await,
+            Race::VanishedWhileStarting => vanished_while_starting(life).await,
             Race::BytesRemovedBeforeRecorded => {
                 let hold = Hold::After("store image");
                 same_bytes(life, hold).await;
@@ -89,6 +92,25 @@ async fn reboot_while_starting(life: &Life) {
     act(life, Scene::Reboot).await;
     release(life);
     calm(&life.shared).await;
+}
+
+async fn vanished_while_starting(life: &Life) {
+    register_image(life, image(), 1).await;
+    calm(&life.shared).await;
+    hold(life, Hold::After("start"));
+    launch(life, image(), "scene").await;
+    held(life).await;
+    {
+        let mut world = life.shared.lock();
+        let started: Vec<InstanceId> = std::mem::take(&mut world.vms).into_keys().collect();
+        world.ghosts.extend(started);
+    }
+    release(life);
+    calm(&life.shared).await;
+    let mut world = life.shared.lock();
+    if world.vms.len() != 2 {
+        world.breach("what was left of a start kept it from being tried again");
+    }
 }
 
 /// An image goes and another with the same bytes comes, one of them held at a bad moment.

@@ -75,6 +75,9 @@ impl World {
                 ));
             }
         }
+        if let Some(id) = self.ghosts.first() {
+            return Some(format!("{id} runs on unseen"));
+        }
         let known: BTreeSet<InstanceId> = self.state.instances.keys().copied().collect();
         if let Some(id) = self.consoles.iter().find(|id| !known.contains(id)) {
             return Some(format!("the console of {id} is left"));

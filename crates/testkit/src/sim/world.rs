@@ -120,6 +120,8 @@ pub(crate) struct World {
     pub(crate) events: u64,
     pub(crate) entropy: u64,
     pub(crate) vms: BTreeMap<InstanceId, SimVm>,
+    /// Machines that run on, though their run directory is gone: nobody sees them.
+    pub(crate) ghosts: BTreeSet<InstanceId>,
     pub(crate) ports: BTreeMap<InstanceId, SimPort>,
     pub(crate) disks: BTreeSet<InstanceId>,
     /// With whether somebody said that a record names them.
@@ -172,6 +174,7 @@ impl Shared {
                 events: 0,
                 entropy: seed << 32,
                 vms: BTreeMap::new(),
+                ghosts: BTreeSet::new(),
                 ports: BTreeMap::new(),
                 disks: BTreeSet::new(),
                 images: BTreeMap::new(),
@@ -326,6 +329,10 @@ impl World {
             3 => {
                 self.note(format!("{id}: its machine vanishes"));
                 self.vms.remove(&id);
+                if self.events.is_multiple_of(2) {
+                    self.note(format!("{id}: and runs on unseen"));
+                    self.ghosts.insert(id);
+                }
             }
             4 | 5 => {
                 self.note(format!("{id}: its port vanishes"));
@@ -348,6 +355,7 @@ impl World {
     pub(crate) fn reboot_host(&mut self) {
         self.note("the host reboots".into());
         self.ports.clear();
+        self.ghosts.clear();
         let running: Vec<InstanceId> = self.vms.keys().copied().collect();
         for id in running {
             if self.is_running(id) {
