@@ -382,6 +382,19 @@ fn signed_parts_cannot_be_wrapped_moved_or_swapped() {
         "comment",
     );
     refused(
+        "an instruction that calls itself a declaration",
+        &user.sign(&good).replace("one two", "one<?xml\tx?> two"),
+        "processing instruction",
+    );
+    refused(
+        "much that nobody has signed, where it is looked at first",
+        &user.sign(&good).replace(
+            "</ds:SignedInfo>",
+            &format!("{}</ds:SignedInfo>", "<ds:a/>".repeat(600)),
+        ),
+        "SignedInfo is too long",
+    );
+    refused(
         "an instruction in what was signed",
         &user.sign(&good).replace("one two", "one<?a b?> two"),
         "processing instruction",

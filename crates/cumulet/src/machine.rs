@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use cumulet_domain::instances::uid_of;
 use cumulet_domain::network::Ipv4Net;
 use cumulet_engine::State;
 use cumulet_engine::accounts::plan_ground;
@@ -336,8 +337,16 @@ pub(crate) async fn undo(dir: &DataDir) -> anyhow::Result<Vec<String>> {
                 return Ok(vec![]);
             }
             let found = net::inventory(&id)?;
+            let mut unrecorded = vec![];
+            // Guests whose directory is lost run on; their place in the network tells of them.
+            for address in net::guest_addresses(&id)? {
+                if vm::kill_unrecorded(uid_of(address))? {
+                    unrecorded.push(format!("at {address}, of which there was no record"));
+                }
+            }
             net::uninstall(&id)?;
             let named = [
+                ("virtual machine ", unrecorded),
                 ("namespace ", found.namespaces),
                 ("link ", found.links),
                 ("route ", found.routes),

@@ -27,6 +27,8 @@ fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("image-worker") => worker_main(),
         Some("--list") | None => {
+            two_stores_of_the_same_bytes_are_one_image();
+            eprintln!("test two_stores_of_the_same_bytes_are_one_image ... ok");
             power_lost_at_any_sync_leaves_whole_files();
             eprintln!("test power_lost_at_any_sync_leaves_whole_files ... ok");
             ExitCode::SUCCESS
@@ -172,11 +174,40 @@ async fn check(left: &Path, material: &Material, done: &Done) {
     );
 }
 
-fn power_lost_at_any_sync_leaves_whole_files() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+fn two_stores_of_the_same_bytes_are_one_image() {
+    let runtime = runtime();
+    let scratch = tempfile::tempdir().expect("a directory");
+    prepare(scratch.path());
+    let disks = open(&scratch.path().join("root")).expect("disks open");
+    let store = || {
+        let source = ImageSource::File {
+            file: File::open(scratch.path().join("image")).expect("opened"),
+            format: FileFormat::Raw,
+        };
+        disks.store_image(source, IMAGE_BYTES_MAX, Arc::new(|_| {}))
+    };
+    for _ in 0..10 {
+        runtime.block_on(async {
+            let (one, other) = tokio::join!(store(), store());
+            let image = one.expect("stored").digest;
+            assert_eq!(other.expect("stored too").digest, image);
+            assert_eq!(disks.unrecorded_images().await.expect("listed"), [image]);
+            disks.ensure_image_absent(image).await.expect("removed");
+        });
+    }
+    let left = fs::read_dir(scratch.path().join("root/images")).expect("listed");
+    assert_eq!(left.count(), 0);
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .expect("a runtime");
+        .expect("a runtime")
+}
+
+fn power_lost_at_any_sync_leaves_whole_files() {
+    let runtime = runtime();
     let seed = std::env::var(SEED).ok().and_then(|text| text.parse().ok());
     let seed: u64 = seed.unwrap_or(20_070_301);
     eprintln!("{SEED}={seed}");

@@ -25,6 +25,15 @@ pub const ELEMENTS_MAX: usize = 20_000;
 pub const ATTRIBUTES_MAX: usize = 32;
 /// Most attributes of all elements.
 pub const ATTRIBUTES_SUM_MAX: usize = 4_000;
+/// Longest name of an element or attribute.
+pub const NAME_LEN_MAX: usize = 128;
+/// Most declarations of namespaces, and the longest name of one: a canonical form may repeat it at
+/// every element.
+pub const DECLARATIONS_MAX: usize = 64;
+pub const NAMESPACE_LEN_MAX: usize = 256;
+/// Most values of a request, and the longest path to one.
+pub const LEAVES_MAX: usize = 4_000;
+pub const PATH_LEN_MAX: usize = 512;
 
 /// Why an envelope was refused.  The texts are for users.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -162,6 +171,15 @@ pub fn leaves(element: Node<'_, '_>) -> Result<Vec<Leaf>, SoapError> {
     Ok(found)
 }
 
+/// Adds a value.
+fn push(found: &mut Vec<Leaf>, leaf: Leaf) -> Result<(), SoapError> {
+    if found.len() == LEAVES_MAX {
+        return Err(SoapError::TooMany("values"));
+    }
+    found.push(leaf);
+    Ok(())
+}
+
 fn collect(
     element: Node<'_, '_>,
     namespace: Option<&str>,
@@ -177,33 +195,38 @@ fn collect(
         let name = child.tag_name().name();
         let own = child.tag_name().namespace();
         // Some clients qualify the operation alone.
-        if own.is_some() && own != namespace {
+        if own.is_some_and(|it| !it.is_empty()) && own != namespace {
             return Err(SoapError::Shape("its Body mixes namespaces"));
         }
         let path = match path {
             "" => name.to_owned(),
             _ => format!("{path}/{name}"),
         };
+        if path.len() > PATH_LEN_MAX {
+            return Err(SoapError::TooMany("long names in each other"));
+        }
         let mut numbers = numbers.to_vec();
         if name == "item" {
             items += 1;
             numbers.push(items);
         }
         for attribute in child.attributes().filter(|it| it.namespace().is_none()) {
-            found.push(Leaf {
+            let leaf = Leaf {
                 path: format!("{path}/@{}", attribute.name()),
                 numbers: numbers.clone(),
                 text: attribute.value().to_owned(),
-            });
+            };
+            push(found, leaf)?;
         }
         if child.children().any(|it| it.is_element()) {
             collect(child, namespace, &path, &numbers, found)?;
         } else if !is_nil(child) {
-            found.push(Leaf {
+            let leaf = Leaf {
                 path,
                 numbers,
                 text: own_text(child).trim().to_owned(),
-            });
+            };
+            push(found, leaf)?;
         }
     }
     Ok(())
@@ -220,54 +243,91 @@ fn is_nil(element: Node<'_, '_>) -> bool {
     matches!(element.attribute((INSTANCE, "nil")), Some("true" | "1"))
 }
 
+/// What the first pass counts.
+#[derive(Default)]
+struct Counts {
+    depth: usize,
+    elements: usize,
+    attributes: usize,
+    declarations: usize,
+}
+
 /// The first pass: what must not be there, and how much there is.
 fn check_limits(text: &str) -> Result<(), SoapError> {
     let mut reader = Reader::from_str(text);
-    let (mut depth, mut elements, mut attributes) = (0, 0, 0);
+    let mut counts = Counts::default();
+    let mut is_first = true;
     loop {
         let event = reader
             .read_event()
             .map_err(|cause| SoapError::Malformed(cause.to_string()))?;
         match event {
             Event::Start(start) => {
-                depth += 1;
-                elements += 1;
-                attributes += count_attributes(&start)?;
+                counts.depth += 1;
+                counts.element(&start)?;
             }
-            Event::Empty(start) => {
-                elements += 1;
-                attributes += count_attributes(&start)?;
-            }
-            Event::End(_) => depth = usize::saturating_sub(depth, 1),
+            Event::Empty(start) => counts.element(&start)?,
+            Event::End(_) => counts.depth = counts.depth.saturating_sub(1),
             Event::DocType(_) => return Err(SoapError::Forbidden("document type")),
             Event::Comment(_) => return Err(SoapError::Forbidden("comment")),
-            Event::PI(_) => return Err(SoapError::Forbidden("processing instruction")),
-            Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) | Event::Decl(_) => {}
+            // One reader's declaration is another one's instruction, unless it comes first.
+            Event::Decl(_) if is_first => {}
+            Event::PI(_) | Event::Decl(_) => {
+                return Err(SoapError::Forbidden("processing instruction"));
+            }
+            Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) => {}
             Event::Eof => return Ok(()),
         }
-        if depth > DEPTH_MAX {
-            return Err(SoapError::TooMany("levels of elements"));
-        }
-        if elements > ELEMENTS_MAX {
-            return Err(SoapError::TooMany("elements"));
-        }
-        if attributes > ATTRIBUTES_SUM_MAX {
-            return Err(SoapError::TooMany("attributes"));
-        }
+        is_first = false;
+        counts.check()?;
     }
 }
 
-fn count_attributes(start: &BytesStart<'_>) -> Result<usize, SoapError> {
-    let mut count = 0;
-    // Whether names repeat is found out by the second pass; here it would cost their square.
-    for attribute in start.attributes().with_checks(false) {
-        attribute.map_err(|cause| SoapError::Malformed(cause.to_string()))?;
-        count += 1;
-        if count > ATTRIBUTES_MAX {
-            return Err(SoapError::TooMany("attributes"));
+impl Counts {
+    fn check(&self) -> Result<(), SoapError> {
+        for (count, max, what) in [
+            (self.depth, DEPTH_MAX, "levels of elements"),
+            (self.elements, ELEMENTS_MAX, "elements"),
+            (self.attributes, ATTRIBUTES_SUM_MAX, "attributes"),
+            (self.declarations, DECLARATIONS_MAX, "namespaces"),
+        ] {
+            if count > max {
+                return Err(SoapError::TooMany(what));
+            }
         }
+        Ok(())
     }
-    Ok(count)
+
+    fn element(&mut self, start: &BytesStart<'_>) -> Result<(), SoapError> {
+        self.elements += 1;
+        check_name(start.name().as_ref())?;
+        let mut count = 0;
+        // Whether names repeat is found out by the second pass; here it would cost their square.
+        for attribute in start.attributes().with_checks(false) {
+            let attribute = attribute.map_err(|cause| SoapError::Malformed(cause.to_string()))?;
+            let name = attribute.key.as_ref();
+            check_name(name)?;
+            if name == b"xmlns" || name.starts_with(b"xmlns:") {
+                self.declarations += 1;
+                if attribute.value.len() > NAMESPACE_LEN_MAX {
+                    return Err(SoapError::TooMany("letters in a namespace"));
+                }
+            }
+            count += 1;
+            if count > ATTRIBUTES_MAX {
+                return Err(SoapError::TooMany("attributes"));
+            }
+        }
+        self.attributes += count;
+        Ok(())
+    }
+}
+
+fn check_name(name: &[u8]) -> Result<(), SoapError> {
+    if name.len() > NAME_LEN_MAX {
+        return Err(SoapError::TooMany("letters in a name"));
+    }
+    Ok(())
 }
 
 /// The namespace in which services of the time put what they added to a fault.
@@ -388,6 +448,36 @@ mod tests {
                 "attributes",
             ),
             (envelope(&" ".repeat(BYTES_MAX)), "longer"),
+            (
+                envelope("<S:Body><a>b<?xml\tx?>c</a></S:Body>"),
+                "processing instruction",
+            ),
+            (
+                envelope("<S:Body><a><?xml version='1.0'?></a></S:Body>"),
+                "processing instruction",
+            ),
+            (
+                envelope(&format!("<S:Body><{}/></S:Body>", "a".repeat(200))),
+                "letters in a name",
+            ),
+            (
+                envelope(&format!("<S:Body><a {}=''/></S:Body>", "a".repeat(200))),
+                "letters in a name",
+            ),
+            (
+                envelope(&format!(
+                    "<S:Body><a xmlns:b='{}'/></S:Body>",
+                    "b".repeat(300)
+                )),
+                "letters in a namespace",
+            ),
+            (
+                envelope(&format!(
+                    "<S:Body>{}</S:Body>",
+                    "<a xmlns='urn:a'/>".repeat(100)
+                )),
+                "namespaces",
+            ),
         ];
         for (text, said) in cases {
             let refused = refusal(&text);
@@ -430,6 +520,25 @@ mod tests {
             let text = envelope(&format!("<S:Body>{inside}</S:Body>"));
             let read = Envelope::parse(text.as_bytes()).unwrap();
             assert!(leaves(read.payload().unwrap()).is_err(), "{inside}");
+        }
+    }
+
+    #[test]
+    fn what_values_cost_is_bounded() {
+        let name = "a".repeat(NAME_LEN_MAX);
+        let deep = format!("<{name}>").repeat(10);
+        let ends = format!("</{name}>").repeat(10);
+        for (inside, said) in [
+            (format!("<o>{deep}{ends}</o>"), "long names"),
+            (
+                format!("<o>{}</o>", "<b/>".repeat(LEAVES_MAX + 1)),
+                "values",
+            ),
+        ] {
+            let text = envelope(&format!("<S:Body>{inside}</S:Body>"));
+            let read = Envelope::parse(text.as_bytes()).unwrap();
+            let refused = leaves(read.payload().unwrap()).unwrap_err();
+            assert!(refused.to_string().contains(said), "{refused}");
         }
     }
 

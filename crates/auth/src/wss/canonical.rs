@@ -4,20 +4,37 @@
 //! qualified names are taken from the source text.  Comments and processing
 //! instructions are refused before a tree is built, and need no care here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use roxmltree::Node;
 
-/// Namespaces by prefix that an ancestor in the output has declared; the default one by the empty
-/// prefix.
-type Declared = BTreeMap<String, String>;
+/// Longest canonical form: it may be longer than the text, which may repeat a declaration at every
+/// element.
+const LEN_MAX: usize = 4 * cumulet_wire::soap::BYTES_MAX;
 
-/// The canonical form of `element`.  `text` is what the document was parsed from; `inclusive` are
-/// the prefixes that are treated as plain canonicalisation would, the default one as the empty one.
-pub(super) fn canonical(text: &str, element: Node<'_, '_>, inclusive: &[&str]) -> Vec<u8> {
-    let mut out = String::new();
-    write(text, element, inclusive, &Declared::new(), &mut out);
-    out.into_bytes()
+/// Namespaces by prefix that the output has declared, the nearest last; the default one by the empty
+/// prefix.  There are few, since declarations are counted before a tree is built.
+type Declared<'a> = Vec<(&'a str, &'a str)>;
+
+/// The canonical form of `element`, unless it is too long.  `text` is what the document was parsed
+/// from; `inclusive` are the prefixes that are treated as plain canonicalisation would, the default
+/// one as the empty one.
+pub(super) fn canonical(text: &str, element: Node<'_, '_>, inclusive: &[&str]) -> Option<Vec<u8>> {
+    let mut writer = Writer {
+        text,
+        inclusive,
+        declared: vec![],
+        out: String::new(),
+    };
+    writer.write(element)?;
+    Some(writer.out.into_bytes())
+}
+
+struct Writer<'a> {
+    text: &'a str,
+    inclusive: &'a [&'a str],
+    declared: Declared<'a>,
+    out: String,
 }
 
 /// Prefix and local name of an element, as they are written.
@@ -34,61 +51,63 @@ fn split(name: &str) -> (&str, &str) {
     name.split_once(':').unwrap_or(("", name))
 }
 
-/// The depth is bounded by the limits of the envelope.
-fn write(
-    text: &str,
-    element: Node<'_, '_>,
-    inclusive: &[&str],
-    declared: &Declared,
-    out: &mut String,
-) {
-    let (prefix, local) = qualified(text, element);
-    let attributes = attributes(text, element);
-    let prefixes = attributes.iter().map(|it| it.prefix);
-    // Attributes without a prefix use no namespace.
-    let prefixes = prefixes.filter(|it| !it.is_empty());
-    let used: BTreeSet<&str> = [prefix]
-        .into_iter()
-        .chain(prefixes)
-        .chain(inclusive.iter().copied())
-        // Which is bound by itself.
-        .filter(|it| *it != "xml")
-        .collect();
-    let mut declared = declared.clone();
+impl<'a> Writer<'a> {
+    /// The depth is bounded by the limits of the envelope; `None` when the output is too long.
+    fn write(&mut self, element: Node<'a, '_>) -> Option<()> {
+        let (prefix, local) = qualified(self.text, element);
+        let attributes = attributes(self.text, element);
+        let before = self.declared.len();
+        self.out.push('<');
+        push_name(prefix, local, &mut self.out);
+        self.declare(element, prefix, &attributes);
+        for attribute in attributes {
+            self.out.push(' ');
+            push_name(attribute.prefix, attribute.local, &mut self.out);
+            push_value(attribute.value, &mut self.out);
+        }
+        self.out.push('>');
+        for child in element.children() {
+            if child.is_element() {
+                self.write(child)?;
+            } else if let Some(value) = child.text() {
+                push_text(value, &mut self.out);
+            }
+        }
+        self.out.push_str("</");
+        push_name(prefix, local, &mut self.out);
+        self.out.push('>');
+        self.declared.truncate(before);
+        (self.out.len() <= LEN_MAX).then_some(())
+    }
 
-    out.push('<');
-    push_name(prefix, local, out);
-    for prefix in used {
-        let name = (!prefix.is_empty()).then_some(prefix);
-        let bound = element.lookup_namespace_uri(name).unwrap_or_default();
-        let before = declared.get(prefix).map_or("", String::as_str);
-        if bound == before {
-            continue;
-        }
-        out.push(' ');
-        match prefix {
-            "" => out.push_str("xmlns"),
-            _ => push_name("xmlns", prefix, out),
-        }
-        push_value(bound, out);
-        declared.insert(prefix.to_owned(), bound.to_owned());
-    }
-    for attribute in attributes {
-        out.push(' ');
-        push_name(attribute.prefix, attribute.local, out);
-        push_value(attribute.value, out);
-    }
-    out.push('>');
-    for child in element.children() {
-        if child.is_element() {
-            write(text, child, inclusive, &declared, out);
-        } else if let Some(value) = child.text() {
-            push_text(value, out);
+    /// Declares the namespaces that the element itself uses and no ancestor in the output has.
+    fn declare(&mut self, element: Node<'a, '_>, own: &'a str, attributes: &[Attribute<'a>]) {
+        let prefixes = attributes.iter().map(|it| it.prefix);
+        // Attributes without a prefix use no namespace.
+        let prefixes = prefixes.filter(|it| !it.is_empty());
+        let used: BTreeSet<&'a str> = [own]
+            .into_iter()
+            .chain(prefixes)
+            .chain(self.inclusive.iter().copied())
+            // Which is bound by itself.
+            .filter(|it| *it != "xml")
+            .collect();
+        for prefix in used {
+            let name = (!prefix.is_empty()).then_some(prefix);
+            let bound = element.lookup_namespace_uri(name).unwrap_or_default();
+            let declared = self.declared.iter().rev().find(|it| it.0 == prefix);
+            if bound == declared.map_or("", |it| it.1) {
+                continue;
+            }
+            self.out.push(' ');
+            match prefix {
+                "" => self.out.push_str("xmlns"),
+                _ => push_name("xmlns", prefix, &mut self.out),
+            }
+            push_value(bound, &mut self.out);
+            self.declared.push((prefix, bound));
         }
     }
-    out.push_str("</");
-    push_name(prefix, local, out);
-    out.push('>');
 }
 
 /// An attribute; in the order of the canonical form, which is that of the fields.
@@ -165,7 +184,7 @@ mod tests {
             .descendants()
             .find(|it| it.tag_name().name() == local)
             .unwrap();
-        String::from_utf8(canonical(text, element, inclusive)).unwrap()
+        String::from_utf8(canonical(text, element, inclusive).unwrap()).unwrap()
     }
 
     #[test]
@@ -190,6 +209,16 @@ mod tests {
             of(text, "r", &[]),
             r#"<r xmlns="urn:r"><e xmlns=""><f></f></e></r>"#
         );
+    }
+
+    #[test]
+    fn what_would_be_too_long_is_given_up() {
+        let uri = "u".repeat(10_000);
+        let text = format!("<r xmlns:p='{uri}'>{}</r>", "<p:a/>".repeat(1_000));
+        let document = roxmltree::Document::parse(&text).unwrap();
+        assert!(canonical(&text, document.root_element(), &[]).is_none());
+        // Declared once for all, it is as long as the text.
+        assert!(canonical(&text, document.root_element(), &["p"]).is_some());
     }
 
     #[test]

@@ -57,6 +57,8 @@ const TOKEN_LEN_MAX: usize = 16 * 1024;
 const SIGNATURE_LEN_MAX: usize = 1024;
 /// Most parts of the message that are signed.
 const REFERENCES_MAX: usize = 8;
+/// Most elements and texts of what is signed by the key itself.
+const SIGNED_INFO_NODES_MAX: usize = 512;
 /// Most prefixes of a list of namespaces.
 const PREFIXES_MAX: usize = 32;
 
@@ -147,7 +149,12 @@ pub fn verify(
     )?;
     let method = method(signed_info)?;
     let inclusive = canonicalisation(only(signed_info, (DS, "CanonicalizationMethod"))?)?;
+    // Nobody has signed it yet: it is looked at no further than it has to be.
+    if signed_info.descendants().count() > SIGNED_INFO_NODES_MAX {
+        return form("its SignedInfo is too long");
+    }
     let info = canonical(envelope.text(), signed_info, &inclusive);
+    let info = info.map_or_else(|| form("its SignedInfo is too long"), Ok)?;
     check_rsa(method, &token, &info, &value)?;
     check_references(envelope, signed_info, &ids, &parts)?;
 
@@ -158,7 +165,7 @@ pub fn verify(
         .as_ref()
         .try_into()
         .map_err(|_| WssError::Mismatch)?;
-    match replays.note(message, window_end, now) {
+    match replays.note(message, &holder.der, window_end, now) {
         Noted::New => Ok(Signer {
             account: holder.account,
             user: holder.user,
@@ -434,7 +441,9 @@ fn check_digest(
         other => return form(format!("the digest {other:.100?} is not accepted")),
     };
     let given = decoded(only(reference, (DS, "DigestValue"))?, SIGNATURE_LEN_MAX)?;
-    let found = digest::digest(method, &canonical(envelope.text(), element, &inclusive));
+    let canonical = canonical(envelope.text(), element, &inclusive);
+    let canonical = canonical.map_or_else(|| form("a signed part is too long"), Ok)?;
+    let found = digest::digest(method, &canonical);
     if found.as_ref() == given {
         Ok(())
     } else {

@@ -1,13 +1,14 @@
 //! Servers that end: guests stay, unless the server was told otherwise; then the next one boots
 //! them again on their own disks.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use cumulet_testkit::cloud::wait_until;
 
 use crate::harness::{Described, GUEST_PATIENCE, cloud, guest, instances, register, wait_for};
-use crate::host::{Inventory, expected, inventory};
+use crate::host::{Inventory, expected, inventory, pids_of};
 
 #[test]
 fn guests_stay_when_the_server_stops_unless_told_otherwise() {
@@ -59,4 +60,41 @@ fn guests_stay_when_the_server_stops_unless_told_otherwise() {
         before,
         "the same instance as before"
     );
+}
+
+/// A data directory that was lost takes the records and the directory of each machine with it.
+#[test]
+fn guests_of_a_lost_data_directory_are_ended_by_uninstall() {
+    let mut cloud = cloud(&[]);
+    let ami = register(&cloud, &guest("halt"), "lost");
+    let run = [
+        ("ImageId", ami.as_str()),
+        ("MinCount", "1"),
+        ("MaxCount", "1"),
+        ("InstanceType", "t2.nano"),
+    ];
+    let answer = cloud.ec2().call("RunInstances", &run);
+    let id = answer
+        .expect("RunInstances")
+        .text("instancesSet/item/instanceId");
+    let instance = wait_for(&cloud.ec2(), &id, "running");
+    let address = instance.address.parse().expect("an address");
+    assert_eq!(pids_of(address).len(), 2, "a keeper and a QEMU");
+
+    cloud.kill();
+    // As after a restore that keeps the cloud's id.
+    for name in ["run", "store.redb"] {
+        let path = cloud.data_directory().join(name);
+        let removed = if path.is_dir() {
+            fs::remove_dir_all(path)
+        } else {
+            fs::remove_file(path)
+        };
+        removed.expect("removed");
+    }
+    let said = cloud.run(&["uninstall"]);
+    assert!(said.contains(&instance.address), "{said}");
+    wait_until("the guest has ended", GUEST_PATIENCE, || {
+        pids_of(address).is_empty().then_some(())
+    });
 }

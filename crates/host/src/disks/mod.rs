@@ -19,8 +19,8 @@ mod sparse;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use cumulet_domain::{Digest, InstanceId};
@@ -47,6 +47,8 @@ pub(crate) struct Places {
     images: PathBuf,
     bases: PathBuf,
     overlays: PathBuf,
+    /// Held while bytes get or lose their name and their mark, which must not be told apart.
+    naming: Arc<Mutex<()>>,
 }
 
 impl Places {
@@ -56,7 +58,13 @@ impl Places {
             images: data_directory.join("images"),
             bases: data_directory.join("disks"),
             overlays: data_directory.join("overlays"),
+            naming: Arc::default(),
         }
+    }
+
+    fn naming(&self) -> MutexGuard<'_, ()> {
+        // It guards files, which a panic does not change.
+        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn image(&self, image: Digest) -> PathBuf {
@@ -187,6 +195,7 @@ impl Disks for LocalDisks {
                         durable::remove(&places.bases.join(name))?;
                     }
                 }
+                let _naming = places.naming();
                 durable::remove(&places.image(image))?;
                 durable::remove(&places.mark(image))
             };
@@ -209,6 +218,7 @@ impl Disks for LocalDisks {
 
     async fn mark_image_recorded(&self, image: Digest) -> Result<()> {
         self.blocking("marking an image", move |places| {
+            let _naming = places.naming();
             durable::remove(&places.mark(image))
                 .map_err(|cause| HostError::new(format!("marking image {image}"), cause))
         })
@@ -278,6 +288,7 @@ fn store(
     };
     let outcome = run_worker(worker, job, progress)?;
     let path = places.image(outcome.sha256);
+    let _naming = places.naming();
     // The same image from another bundle: the bytes are there.
     if !path.is_file() {
         // First, so that whatever happens next the bytes are found again.

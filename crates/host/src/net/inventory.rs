@@ -1,6 +1,8 @@
 //! What of a cloud is on this host, and what of the host stands in its way;
 //! read from the kernel alone, for `doctor`, `uninstall` and tests.
 
+use std::net::Ipv4Addr;
+
 use serde_json::Value;
 
 use super::command::run;
@@ -90,6 +92,33 @@ pub fn inventory(cloud_id: &str) -> Result<Inventory> {
         .map(|(name, before)| format!("net/{name} was {before}"))
         .collect();
     Ok(found)
+}
+
+/// Private addresses of all instances whose place is laid in the cloud's namespace, whether a record
+/// tells of them or not.  Blocking.
+///
+/// # Errors
+/// When the host cannot be asked.
+pub fn guest_addresses(cloud_id: &str) -> Result<Vec<Ipv4Addr>> {
+    let cloud = CloudId::parse(cloud_id)?;
+    if !namespace::exists(&cloud)? {
+        return Ok(vec![]);
+    }
+    let doing = "could not list the routes to instances";
+    let json = namespace::inside(&cloud, || {
+        run(doing, "ip", &["-j", "-4", "route", "show"], "")
+    })?;
+    let routes: Value =
+        serde_json::from_str(&json).map_err(|error| HostError::new(doing, error))?;
+    let routes = routes.as_array().into_iter().flatten();
+    Ok(routes
+        .filter(|route| {
+            route["dev"]
+                .as_str()
+                .is_some_and(|dev| instance_of(dev).is_some())
+        })
+        .filter_map(|route| route["dst"].as_str()?.parse().ok())
+        .collect())
 }
 
 /// Other tables of this host that drop what is forwarded, such as Docker's or ufw's: guests behind

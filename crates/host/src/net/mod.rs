@@ -47,7 +47,7 @@ use async_trait::async_trait;
 use cumulet_domain::InstanceId;
 use cumulet_domain::network::Ipv4Net;
 
-pub use self::inventory::{Inventory, forwarding_blockers, inventory};
+pub use self::inventory::{Inventory, forwarding_blockers, guest_addresses, inventory};
 pub use self::plan::plan_ground;
 pub use self::resolvers::{host_resolvers, reachable_resolvers};
 pub use self::rules::METADATA;

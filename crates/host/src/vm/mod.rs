@@ -428,6 +428,18 @@ fn watch(descriptor: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
     unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }.ok()
 }
 
+/// Kills what runs under an instance's user id, which no record and no directory tells of any more;
+/// true if there was anything.  Blocking.
+///
+/// # Errors
+/// `/proc` cannot be read, or the id is no instance's.
+pub fn kill_unrecorded(uid: u32) -> Result<bool> {
+    let killed = run_dir::kill_all_of(uid);
+    killed
+        .map(|count| count > 0)
+        .map_err(|cause| HostError::new(format!("ending the processes of user {uid}"), cause))
+}
+
 /// The QEMU of this host, by the usual places.
 pub fn find_qemu() -> Option<PathBuf> {
     const NAME: &str = "qemu-system-x86_64";

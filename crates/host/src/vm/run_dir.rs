@@ -178,23 +178,7 @@ impl RunDir {
 
     /// Kills every process of the instance's user id: no two instances share one.
     pub(crate) fn kill(&self) -> io::Result<()> {
-        let uid = fs::metadata(self.vm())?.uid();
-        if uid < UID_MIN {
-            return Err(io::Error::other(format!("{uid} is no instance's user id")));
-        }
-        for pid in processes_of(uid)? {
-            let Some(pid) = rustix::process::Pid::from_raw(pid) else {
-                continue;
-            };
-            let opened = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
-            // The number may have gone to another process: look again behind the descriptor.
-            if let Ok(pidfd) = opened
-                && processes_of(uid)?.contains(&pid.as_raw_nonzero().get())
-            {
-                let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
-            }
-        }
-        Ok(())
+        kill_all_of(fs::metadata(self.vm())?.uid()).map(drop)
     }
 
     /// Kills processes that were started in this directory and are not to be reached any more,
@@ -249,6 +233,28 @@ impl RunDir {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Kills every process of an instance's user id; how many there were.
+pub(crate) fn kill_all_of(uid: u32) -> io::Result<usize> {
+    if uid < UID_MIN {
+        return Err(io::Error::other(format!("{uid} is no instance's user id")));
+    }
+    let mut count = 0;
+    for pid in processes_of(uid)? {
+        let Some(pid) = rustix::process::Pid::from_raw(pid) else {
+            continue;
+        };
+        let opened = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
+        // The number may have gone to another process: look again behind the descriptor.
+        if let Ok(pidfd) = opened
+            && processes_of(uid)?.contains(&pid.as_raw_nonzero().get())
+        {
+            count += 1;
+            let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+        }
+    }
+    Ok(count)
 }
 
 /// Processes that run under a user id now.
