@@ -59,7 +59,7 @@ impl Credentials {
         let file = data_dir.join(CLIENT_DIR).join(CREDENTIALS);
         let text = fs::read(&file).map_err(|cause| match cause.kind() {
             io::ErrorKind::NotFound => anyhow::anyhow!(
-                "there are no client files in {}: start the cloud once with `cumulet serve`, or make a key with `cumulet key create` if they were forgotten",
+                "there are no client files in {}: a new cloud makes them when it starts; after a restore, copy the client directory that you kept there; else make a key with `cumulet key create USER` and give it to your tools yourself",
                 data_dir.display()
             ),
             io::ErrorKind::PermissionDenied => anyhow::anyhow!(

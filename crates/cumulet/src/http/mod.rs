@@ -113,6 +113,17 @@ impl Front {
         request: Request<Incoming>,
         context: Context,
     ) -> Response<Body> {
+        if head_bytes(&request) > self.limits.header_bytes {
+            let message = "The request's head is larger than allowed";
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            return refusal(
+                door,
+                status,
+                "RequestHeaderSectionTooLarge",
+                message,
+                &context.request_id,
+            );
+        }
         match door {
             Door::Ec2 => match self.read_whole(request).await {
                 Ok((request, _share)) => {
@@ -263,6 +274,20 @@ impl Unread {
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
         response
     }
+}
+
+/// Bytes of the request line and the headers, nearly as they came: the buffer in which they are read
+/// grows in steps, and takes up to twice the limit.
+fn head_bytes<B>(request: &Request<B>) -> usize {
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or(1, |it| it.as_str().len());
+    let headers = request.headers().iter();
+    let headers: usize = headers
+        .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
+        .sum();
+    request.method().as_str().len() + target + headers
 }
 
 /// HTTP/2 has no `Host` header but an authority.

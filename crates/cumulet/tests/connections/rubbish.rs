@@ -78,6 +78,16 @@ fn heads() -> Vec<Case> {
             "",
         ),
         case("many headers", headers(5_000), &[431], ""),
+        // More than the limit, and less than what is read before anybody looks.
+        case(
+            "a header that is too long",
+            format!(
+                "GET /_cumulet/health HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx: {}\r\n\r\n",
+                "a".repeat(70_000)
+            ),
+            &[431],
+            "",
+        ),
         case("a few headers", headers(40), &[200, 403], ""),
         case(
             "bad UTF-8 in a header",
