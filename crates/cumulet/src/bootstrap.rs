@@ -42,6 +42,7 @@ pub(crate) struct Credentials {
     pub(crate) user_name: String,
     pub(crate) access_key_id: String,
     pub(crate) secret_access_key: String,
+    /// Empty when the user was there before, with a password that is not known here.
     pub(crate) password: String,
     pub(crate) region: String,
     /// File names beside this one.
@@ -102,7 +103,7 @@ pub(crate) fn ensure(
             differences: differences(&state, sealer, settings),
         });
     }
-    let (bootstrap, files) = make(sealer, settings, region, surroundings::now())?;
+    let (bootstrap, files) = make(&state, sealer, settings, region, surroundings::now())?;
     write_files(dir, &files)?;
     let commit = store.commit_blocking(move |state: &State| {
         Ok::<_, std::convert::Infallible>(plan_bootstrap(state, &bootstrap))
@@ -164,6 +165,7 @@ fn differences(state: &State, sealer: &dyn Sealer, settings: &BootstrapSettings)
 type Files = Vec<(String, Zeroizing<String>)>;
 
 fn make(
+    state: &State,
     sealer: &dyn Sealer,
     settings: &BootstrapSettings,
     region: &str,
@@ -235,13 +237,24 @@ fn make(
             created: now,
         },
     };
+    // After a restore without the key they may be there; they stay as they are.
+    let account = state.accounts.get(&account_id);
+    let has_user = state
+        .users
+        .contains_key(&(account_id, user_name.as_str().into()));
     let credentials = Credentials {
         account_id,
-        account_name: settings.account_name.clone(),
+        account_name: account
+            .map_or(&settings.account_name, |it| &it.name)
+            .clone(),
         user_name,
         access_key_id,
         secret_access_key: secret.to_string(),
-        password: password.to_string(),
+        password: if has_user {
+            String::new()
+        } else {
+            password.to_string()
+        },
         region: region.to_owned(),
         certificate: format!("cert-{}.pem", user_certificate.fingerprint),
         private_key: format!("pk-{}.pem", user_certificate.fingerprint),
@@ -328,7 +341,9 @@ mod tests {
     use super::*;
     use crate::data_dir::Purpose;
     use crate::surroundings::FileSealer;
+    use cumulet_engine::records::Stored as _;
     use cumulet_store::MemoryEngine;
+    use cumulet_store::Plan;
 
     fn settings() -> BootstrapSettings {
         BootstrapSettings {
@@ -390,6 +405,45 @@ mod tests {
         let first = ensure(&dir, &store, &sealer, &settings(), "us-east-1").unwrap();
         assert!(first.is_new);
         Credentials::read(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn an_account_that_was_restored_without_the_key_stays_as_it_is() {
+        let outer = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(&outer.path().join("cloud"), Purpose::Serve).unwrap();
+        let sealer = FileSealer::new(&dir.sealing_key().unwrap());
+        let account = Account {
+            id: settings().account_id.unwrap(),
+            name: "restored".into(),
+            created: Timestamp(7),
+            instance_limit: Some(3),
+        };
+        let user = User {
+            account: account.id,
+            name: "admin".into(),
+            created: Timestamp(8),
+            password_hash: Some("hash".into()),
+        };
+        let store = store(&MemoryEngine::default());
+        let changes = vec![account.put(), user.put()];
+        let plan = |_: &State| {
+            let answer = ();
+            Ok::<_, std::convert::Infallible>(Plan { changes, answer })
+        };
+        store.commit_blocking(plan).unwrap();
+        let first = ensure(&dir, &store, &sealer, &settings(), "us-east-1").unwrap();
+        assert!(first.is_new);
+        let state = store.snapshot();
+        assert_eq!(*state.accounts[&account.id], account);
+        assert_eq!(*state.users[&(user.account, "admin".into())], user);
+        let credentials = Credentials::read(dir.path()).unwrap();
+        assert_eq!(credentials.account_name, "restored");
+        assert_eq!(credentials.password, "");
+        assert!(
+            state
+                .access_keys
+                .contains_key(credentials.access_key_id.as_str())
+        );
     }
 
     #[test]

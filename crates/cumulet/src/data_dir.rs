@@ -216,6 +216,8 @@ pub(crate) fn purge(path: &Path) -> io::Result<bool> {
 pub(crate) struct DataDir {
     path: PathBuf,
     cloud_id: String,
+    /// Whether the id was made by this program, so that no cloud was here before.
+    is_new: bool,
     _lock: File,
 }
 
@@ -227,28 +229,37 @@ impl DataDir {
     /// finish.
     pub(crate) fn open(path: &Path, purpose: Purpose) -> anyhow::Result<Self> {
         look(path)?;
-        let dir = Self::locked(path, purpose)?;
-        if dir.join(RESTORING).exists() {
+        let (path, lock) = locked(path, purpose)?;
+        if path.join(RESTORING).exists() {
             bail!(
                 "{} holds a restore that did not finish: delete the directory and restore again",
-                dir.path.display()
+                path.display()
             );
         }
-        Ok(dir)
+        Self::with_id(path, lock)
     }
 
     /// Makes and locks a directory that a backup is restored to, with an id of its own unless one
-    /// is given.
+    /// is given.  Whether it is free is decided under the lock: before, it may become a cloud's.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// [`InUse`]; whatever the file system answers; a directory that holds anything.
     pub(crate) fn begin_restore(path: &Path, cloud_id: Option<&str>) -> anyhow::Result<Self> {
-        make_private(path).with_context(|| format!("{} cannot be made", path.display()))?;
+        let (path, lock) = locked(path, Purpose::Restore)?;
+        let shown = path.display();
+        for entry in fs::read_dir(&path).with_context(|| format!("{shown} cannot be read"))? {
+            let name = entry
+                .with_context(|| format!("{shown} cannot be read"))?
+                .file_name();
+            if name != LOCK && name != LOST_AND_FOUND {
+                bail!("{shown} is not empty: a backup is restored into a new directory only");
+            }
+        }
         write_durably(&path.join(RESTORING), b"", 0o600)?;
         if let Some(id) = cloud_id {
             write_durably(&path.join(CLOUD_ID), format!("{id}\n").as_bytes(), 0o600)?;
         }
-        Self::locked(path, Purpose::Restore)
+        Self::with_id(path, lock)
     }
 
     /// From here it is like any other.
@@ -261,26 +272,20 @@ impl DataDir {
             .context("the restore cannot be finished")
     }
 
-    fn locked(path: &Path, purpose: Purpose) -> anyhow::Result<Self> {
-        make_private(path).with_context(|| format!("{} cannot be made", path.display()))?;
-        let path = path
-            .canonicalize()
-            .with_context(|| format!("{} cannot be opened", path.display()))?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path.join(LOCK))
-            .with_context(|| format!("{} cannot be written to", path.display()))?;
-        take(&lock, &path, purpose)?;
-        sign(&lock, purpose).with_context(|| format!("{} cannot be written to", path.display()))?;
-        let cloud_id = cloud_id(&path)?;
+    /// Reads the id, or makes it.
+    fn with_id(path: PathBuf, lock: File) -> anyhow::Result<Self> {
+        let (cloud_id, is_new) = cloud_id(&path)?;
         Ok(Self {
             path,
             cloud_id,
+            is_new,
             _lock: lock,
         })
+    }
+
+    /// Whether this is the first time that it is open, as the lock's holder knows it.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -339,6 +344,25 @@ impl DataDir {
     }
 }
 
+/// Makes the directory if it is absent, and locks it: its real path, and the lock.
+fn locked(path: &Path, purpose: Purpose) -> anyhow::Result<(PathBuf, File)> {
+    make_private(path).with_context(|| format!("{} cannot be made", path.display()))?;
+    let path = path
+        .canonicalize()
+        .with_context(|| format!("{} cannot be opened", path.display()))?;
+    let doing = || format!("{} cannot be written to", path.display());
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path.join(LOCK))
+        .with_context(doing)?;
+    take(&lock, &path, purpose)?;
+    sign(&lock, purpose).with_context(doing)?;
+    Ok((path, lock))
+}
+
 /// Takes the lock.  A server that was just killed may leave it held for a moment: a child that it
 /// was about to start has a copy of every descriptor until it becomes another program.  So it is
 /// waited for, unless a server answers.
@@ -385,17 +409,19 @@ pub(crate) fn find_cloud_id(path: &Path) -> Option<String> {
     is_id.then(|| id.to_owned())
 }
 
-fn cloud_id(path: &Path) -> anyhow::Result<String> {
+/// The id, and whether it was made just now.
+fn cloud_id(path: &Path) -> anyhow::Result<(String, bool)> {
     let file = path.join(CLOUD_ID);
     if file.exists() {
-        return find_cloud_id(path).with_context(|| format!("{} is damaged", file.display()));
+        let id = find_cloud_id(path).with_context(|| format!("{} is damaged", file.display()))?;
+        return Ok((id, false));
     }
     let mut bytes = [0; 4];
     aws_lc_rs::rand::fill(&mut bytes)
         .map_err(|_| anyhow::anyhow!("the system gave no random bytes"))?;
     let id = hex::encode(bytes);
     write_durably(&file, format!("{id}\n").as_bytes(), 0o600)?;
-    Ok(id)
+    Ok((id, true))
 }
 
 /// A directory that only its owner enters; parents are made as the system makes them.
@@ -436,7 +462,8 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
 /// Writes a whole file: under a temporary name, synced, renamed, directory synced.
 ///
 /// # Errors
-/// Those of the file system; the file is then as it was.
+/// Those of the file system; then the old file stands, or the new one when only the directory could
+/// not be synced.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
     durable::write(path, bytes, mode)
         .with_context(|| format!("{} cannot be written", path.display()))
@@ -471,6 +498,33 @@ mod tests {
         assert_eq!(again.cloud_id(), id);
         assert_eq!(*again.sealing_key().unwrap(), *key);
         assert!(refused(Purpose::Serve).contains("another cumulet command"));
+    }
+
+    #[test]
+    fn a_restore_marks_nothing_that_became_a_cloud() {
+        let outer = tempfile::tempdir().unwrap();
+        let path = outer.path().join("cloud");
+        let dir = DataDir::open(&path, Purpose::Serve).unwrap();
+        assert!(dir.is_new());
+        let id = dir.cloud_id().to_owned();
+        let refused = || {
+            let cause = DataDir::begin_restore(&path, Some("01234567")).err();
+            assert!(!path.join(RESTORING).exists());
+            assert_eq!(find_cloud_id(&path).as_ref(), Some(&id));
+            cause.unwrap().to_string()
+        };
+        assert!(refused().contains("another cumulet server"));
+        drop(dir);
+        assert!(refused().contains("not empty"));
+        assert!(!DataDir::open(&path, Purpose::Serve).unwrap().is_new());
+
+        // What a file system has from the beginning is no hindrance.
+        let path = outer.path().join("mounted");
+        fs::create_dir_all(path.join(LOST_AND_FOUND)).unwrap();
+        let dir = DataDir::begin_restore(&path, Some("01234567")).unwrap();
+        assert_eq!(dir.cloud_id(), "01234567");
+        drop(dir);
+        assert!(DataDir::open(&path, Purpose::Serve).is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::Engine;
 use crate::records::Stored;
 use crate::state::State;
 
-/// What a first start puts into an empty store, in one commit.
+/// What a first start puts into a store without an identity, in one commit.
 pub struct Bootstrap {
     pub account: Account,
     pub user: User,
@@ -23,6 +23,9 @@ pub struct Bootstrap {
 }
 
 /// The changes of a first start.  Nothing if the cloud has its identity already.
+///
+/// A cloud that was restored without its sealing key has accounts and users: those stay as they
+/// are, and get the new key and certificate.
 pub fn plan_bootstrap(state: &State, bootstrap: &Bootstrap) -> Plan<bool> {
     if state.identity.is_some() {
         return Plan {
@@ -30,14 +33,21 @@ pub fn plan_bootstrap(state: &State, bootstrap: &Bootstrap) -> Plan<bool> {
             answer: false,
         };
     }
+    let mut changes = vec![];
+    if !state.accounts.contains_key(&bootstrap.account.id) {
+        changes.push(bootstrap.account.put());
+    }
+    let user = &bootstrap.user;
+    if find_user(state, user.account, &user.name).is_err() {
+        changes.push(user.put());
+    }
+    changes.extend([
+        bootstrap.access_key.put(),
+        bootstrap.certificate.put(),
+        bootstrap.identity.put(),
+    ]);
     Plan {
-        changes: vec![
-            bootstrap.account.put(),
-            bootstrap.user.put(),
-            bootstrap.access_key.put(),
-            bootstrap.certificate.put(),
-            bootstrap.identity.put(),
-        ],
+        changes,
         answer: true,
     }
 }

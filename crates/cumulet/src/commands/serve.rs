@@ -7,6 +7,7 @@
 //! requests are finished, then reconcilers; guests run on.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +71,7 @@ pub(crate) fn run(settings: &Settings, args: &ServeArgs) -> anyhow::Result<ExitC
         .enable_all()
         .build()
         .context("the runtime did not start")?;
-    let mut start = Start::new(settings)?;
+    let mut start = Start::new(&settings.data_dir)?;
     let result = runtime.block_on(serve(settings, args, metrics, &mut start));
     // Blocking work under way may be cut off anywhere; a restart repeats it.
     runtime.shutdown_timeout(Duration::from_secs(2));
@@ -88,26 +89,24 @@ struct Start {
 }
 
 impl Start {
-    fn new(settings: &Settings) -> anyhow::Result<Self> {
+    fn new(path: &Path) -> anyhow::Result<Self> {
         Ok(Self {
-            found: data_dir::look(&settings.data_dir)?,
+            found: data_dir::look(path)?,
             dir: None,
             is_ready: false,
         })
     }
 
-    fn open(&mut self, settings: &Settings) -> anyhow::Result<Arc<DataDir>> {
-        let dir = Arc::new(DataDir::open(&settings.data_dir, Purpose::Serve)?);
+    fn open(&mut self, path: &Path) -> anyhow::Result<Arc<DataDir>> {
+        let dir = Arc::new(DataDir::open(path, Purpose::Serve)?);
         self.dir = Some(dir.clone());
         Ok(dir)
     }
 
-    /// The lock is still held, so that nobody else can have used what was made.
+    /// The lock is still held, so that nobody else can have used what was made; and a cloud that
+    /// another start made between the look and the lock is not this one's to remove.
     fn undo(self) {
-        let Some(dir) = self
-            .dir
-            .filter(|_| self.found != Found::Ours && !self.is_ready)
-        else {
+        let Some(dir) = self.dir.filter(|dir| dir.is_new() && !self.is_ready) else {
             return;
         };
         if let Err(error) = super::uninstall::discard(&dir, self.found == Found::Absent) {
@@ -141,7 +140,7 @@ async fn serve(
     wiring::check_host(settings)?;
     // Of two servers with the same settings the second is told of the first, not of its port.
     let early = match start.found {
-        Found::Ours => Some(start.open(settings)?),
+        Found::Ours => Some(start.open(&settings.data_dir)?),
         Found::Absent | Found::Free => None,
     };
     let listener = listen(settings.listen).await?;
@@ -151,7 +150,7 @@ async fn serve(
     };
     let dir = match early {
         Some(dir) => dir,
-        None => start.open(settings)?,
+        None => start.open(&settings.data_dir)?,
     };
     let address = listener
         .local_addr()
@@ -168,35 +167,43 @@ async fn serve(
         held,
     });
     let (stop, stopped) = watch::channel(false);
-    let mut servers = JoinSet::new();
     let connections_max = descriptors::connections(settings);
     let connections = Connections::new(connections_max);
-    servers.spawn(serve_doors(
-        listener,
-        connections.clone(),
-        front.clone(),
-        stopped.clone(),
-    ));
-    if let Some(machine) = &cloud.machine {
-        let laid = machine.network.laid();
-        let inside = machine
-            .listen_inside()
-            .context("the doors cannot be opened inside the instances' network")?;
-        let doors = InsideDoors {
-            machine: machine.clone(),
-            // Guests have places of their own, so that they cannot take those of everybody else,
-            // and one of them has not all of those.
-            connections: Connections::with_peers_max(
-                (connections_max / 2).max(16),
-                (connections_max / 16).max(8),
-            ),
-            front: front.clone(),
-            metadata: wiring::metadata(&cloud, &dir)?,
-        };
+    let inside = match &cloud.machine {
+        Some(machine) => {
+            let laid = machine.network.laid();
+            let inside = machine
+                .listen_inside()
+                .context("the doors cannot be opened inside the instances' network")?;
+            let doors = InsideDoors {
+                machine: machine.clone(),
+                // Guests have places of their own, so that they cannot take those of everybody
+                // else, and one of them has not all of those.
+                connections: Connections::with_peers_max(
+                    (connections_max / 2).max(16),
+                    (connections_max / 16).max(8),
+                ),
+                front: front.clone(),
+                metadata: wiring::metadata(&cloud, &dir)?,
+            };
+            Some((doors, inside, laid))
+        }
+        None => None,
+    };
+    let control_socket = control::bind(dir.path()).context("the control socket cannot be made")?;
+    write_durably(
+        &dir.join(ADDRESS_FILE),
+        format!("{address}\n").as_bytes(),
+        0o600,
+    )?;
+
+    // From here nothing fails, and what is acknowledged stays.
+    start.is_ready = true;
+    let mut servers = JoinSet::new();
+    servers.spawn(serve_doors(listener, connections, front, stopped.clone()));
+    if let Some((doors, inside, laid)) = inside {
         servers.spawn(serve_inside(doors, inside, laid, stopped.clone()));
     }
-
-    let control_socket = control::bind(dir.path()).context("the control socket cannot be made")?;
     let operators = control::start(
         control_socket,
         cloud.engine.clone(),
@@ -217,16 +224,9 @@ async fn serve(
             stopped.clone(),
         ));
     }
-
-    write_durably(
-        &dir.join(ADDRESS_FILE),
-        format!("{address}\n").as_bytes(),
-        0o600,
-    )?;
     for difference in &cloud.differences {
         tracing::warn!("{difference}");
     }
-    start.is_ready = true;
     announce(settings, &dir, address, cloud.is_new);
 
     let failure = tokio::select! {
@@ -425,4 +425,29 @@ async fn stop_instances(engine: &Engine, settings: &Settings) {
         });
     }
     while ends.join_next().await.is_some() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_start_removes_its_own_cloud_and_no_other() {
+        let outer = tempfile::tempdir().unwrap();
+        let path = outer.path().join("cloud");
+        let mut failed = Start::new(&path).unwrap();
+        // Between the look and the lock another start made a cloud, and ended.
+        drop(DataDir::open(&path, Purpose::Serve).unwrap());
+        std::fs::write(path.join("kept"), b"").unwrap();
+        failed.open(&path).unwrap();
+        failed.undo();
+        assert!(path.join("kept").exists());
+        assert_eq!(data_dir::look(&path).unwrap(), Found::Ours);
+
+        let path = outer.path().join("other");
+        let mut failed = Start::new(&path).unwrap();
+        failed.open(&path).unwrap();
+        failed.undo();
+        assert!(!path.exists());
+    }
 }

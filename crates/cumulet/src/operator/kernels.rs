@@ -47,8 +47,13 @@ pub(super) async fn perform(
             SystemEntropy.fill(&mut bytes);
             let id = KernelId::from_random(u128::from_le_bytes(bytes));
             // Files first, then the record: a record never names files that are not there.
-            files(move || KernelStore::open(&place)?.import(id, &kernel, &ramdisk)).await?;
-            match engine.add_kernel(id, version).await {
+            let taken = files(move || KernelStore::open(&place)?.import(id, &kernel, &ramdisk));
+            let added = match taken.await {
+                Ok(()) => engine.add_kernel(id, version).await,
+                // It may have failed after the files had their names.
+                Err(refused) => Err(refused),
+            };
+            match added {
                 Ok(kernel) => Ok(show_kernel(&kernel)),
                 Err(refused) => {
                     let place = data_dir.to_path_buf();
