@@ -79,14 +79,7 @@ pub(crate) async fn start(
         Engine::start(ground.store.clone(), host, ground.environment, config);
     let cloud = Cloud {
         machine,
-        ..cloud(
-            engine,
-            dir,
-            settings,
-            ground.store,
-            ground.objects,
-            ground.outcome,
-        )
+        ..cloud(engine, dir, ground.store, ground.objects, ground.outcome)
     };
     Ok((cloud, reconcilers))
 }
@@ -111,7 +104,6 @@ pub(crate) async fn open_idle(dir: &Arc<DataDir>, settings: &Settings) -> anyhow
     Ok(cloud(
         engine,
         dir,
-        settings,
         ground.store,
         ground.objects,
         ground.outcome,
@@ -121,7 +113,6 @@ pub(crate) async fn open_idle(dir: &Arc<DataDir>, settings: &Settings) -> anyhow
 fn cloud(
     engine: Engine,
     dir: &Arc<DataDir>,
-    settings: &Settings,
     store: Store<State>,
     objects: ObjectStore,
     outcome: bootstrap::Outcome,
@@ -131,7 +122,6 @@ fn cloud(
             dir: dir.clone(),
             store: store.clone(),
             objects: objects.clone(),
-            is_simulated: settings.compute == Compute::Simulated,
         },
         keys: Arc::new(EngineKeys(engine.clone())),
         engine,

@@ -21,8 +21,10 @@ use serde_json::json;
 pub(super) struct Found {
     pub(super) images: BTreeSet<Digest>,
     pub(super) kernels: BTreeSet<KernelId>,
-    /// Simulated images have no bytes.
+    /// No image ever had bytes, and none needs any.
     pub(super) is_simulated: bool,
+    /// Without objects bundles have no parts.
+    pub(super) has_objects: bool,
     /// Without the sealing key nothing that it sealed is of use.
     pub(super) has_sealing_key: bool,
     pub(super) now: Timestamp,
@@ -71,7 +73,9 @@ pub(super) fn adapt(
             }
             IMAGE => {
                 let mut image = Image::read(value)?;
-                let is_bundled = bundled.contains(record.key.as_ref()) && found.has_sealing_key;
+                let is_bundled = bundled.contains(record.key.as_ref())
+                    && found.has_sealing_key
+                    && found.has_objects;
                 prepare(&mut image, found, is_bundled, &mut changed)?;
                 kept.push(image.put());
             }

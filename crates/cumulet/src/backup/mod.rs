@@ -38,6 +38,4 @@ pub(crate) struct Source {
     pub(crate) dir: Arc<DataDir>,
     pub(crate) store: Store<State>,
     pub(crate) objects: ObjectStore,
-    /// Simulated images have no bytes.
-    pub(crate) is_simulated: bool,
 }

@@ -210,11 +210,12 @@ fn found(backup: &Understood, has_sealing_key: bool) -> Found {
         .filter_map(|name| name.strip_prefix("images/")?.parse().ok())
         .collect();
     Found {
+        is_simulated: backup.header.is_simulated && images.is_empty(),
         images,
         kernels: names()
             .filter_map(|name| kernel_of(name.strip_prefix("kernels/")?))
             .collect(),
-        is_simulated: backup.header.is_simulated,
+        has_objects: backup.header.has_objects,
         has_sealing_key,
         now: surroundings::now(),
     }

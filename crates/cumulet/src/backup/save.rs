@@ -103,7 +103,28 @@ struct Saving<'a> {
     records: u64,
     files: u64,
     bytes: u64,
+    is_simulated: bool,
     images_missing: Vec<ImageId>,
+}
+
+/// Whether the cloud never had a machine: neither a network nor the bytes of any image.  Settings
+/// are those of the moment, and may be another's.
+fn is_simulated(source: &Source) -> anyhow::Result<bool> {
+    if source.store.snapshot().ground.is_some() {
+        return Ok(false);
+    }
+    let entries = match fs::read_dir(source.dir.join("images")) {
+        Ok(entries) => entries,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(cause) => return Err(cause).context("the images cannot be read"),
+    };
+    for entry in entries {
+        let name = entry.context("the images cannot be read")?.file_name();
+        if name.to_str().is_some_and(|it| it.parse::<Digest>().is_ok()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn write(
@@ -112,6 +133,7 @@ fn write(
     target: &Path,
     choice: Choice,
 ) -> anyhow::Result<Value> {
+    let is_simulated = is_simulated(source)?;
     let doing = || format!("the backup in {} cannot be written", target.display());
     let lines = Temporary::create(target, LINES).with_context(doing)?;
     let out = lines.file().try_clone().with_context(doing)?;
@@ -122,6 +144,7 @@ fn write(
         records: 0,
         files: 0,
         bytes: 0,
+        is_simulated,
         images_missing: vec![],
     };
     saving.out.line(&Header {
@@ -129,7 +152,7 @@ fn write(
         program: env!("CARGO_PKG_VERSION").to_owned(),
         created: time::format_iso8601(surroundings::now()),
         cloud_id: source.dir.cloud_id().to_owned(),
-        is_simulated: source.is_simulated,
+        is_simulated,
         has_objects: choice.objects,
         has_images: choice.images,
     })?;
@@ -216,9 +239,6 @@ impl Saving<'_> {
     }
 
     fn images(&mut self, mut images: Vec<(ImageId, Digest)>) -> anyhow::Result<()> {
-        if self.source.is_simulated {
-            return Ok(());
-        }
         // Several images may have the same bytes.
         images.sort_by_key(|(_, digest)| digest.to_string());
         let mut last = None;
@@ -233,7 +253,9 @@ impl Saving<'_> {
                 }
                 // Deregistered meanwhile, or lost before: the records say what they say.
                 Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
-                    self.images_missing.push(id);
+                    if !self.is_simulated {
+                        self.images_missing.push(id);
+                    }
                 }
                 Err(cause) => return Err(cause).context("an image cannot be read"),
             }

@@ -9,6 +9,9 @@ use serde_json::Value;
 
 use crate::{PROGRAM, SIMULATED, key_pairs, refusal, s3};
 
+/// Where nothing is started.
+const QEMU: &[(&str, &str)] = &[("CUMULET_COMPUTE", "qemu")];
+
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
@@ -302,9 +305,15 @@ fn a_backup_without_a_server_and_without_objects_keeps_the_cloud_id_when_told() 
     let scratch = tempfile::tempdir().unwrap();
     let mut cloud = Cloud::start(PROGRAM, SIMULATED);
     assert_eq!(s3(&cloud.ec2(), "PUT", "/bucket", b"").0, 200);
+    let image = cloud.scratch().join("image");
+    fs::write(&image, vec![7; 100_000]).unwrap();
+    cloud.run(&["image", "import", text(&image), "--name", "simulated"]);
     cloud.stop();
+    // What the settings say at the moment is not what the cloud is.
+    cloud.set("CUMULET_COMPUTE", None);
     let backup = scratch.path().join("deep/backup");
-    cloud.run(&["backup", text(&backup), "--without-objects"]);
+    let said = cloud.run(&["--json", "backup", text(&backup), "--without-objects"]);
+    assert_eq!(json(&said)["images_missing"], Value::Array(vec![]));
     let id = fs::read_to_string(cloud.data_directory().join("cloud-id")).unwrap();
     let key = cloud.data_directory().join("sealing.key");
     let restored = |arguments: &[&str]| {
@@ -312,8 +321,112 @@ fn a_backup_without_a_server_and_without_objects_keeps_the_cloud_id_when_told() 
         all.extend_from_slice(arguments);
         let other = Cloud::prepare(PROGRAM, SIMULATED);
         other.run(&all);
+        let images = json(&other.run(&["--json", "image", "list"]));
+        assert_eq!(images[0]["preparation"], "ready", "{images}");
         fs::read_to_string(other.data_directory().join("cloud-id")).unwrap()
     };
     assert_ne!(restored(&[]), id);
     assert_eq!(restored(&["--keep-cloud-id"]), id);
+}
+
+/// A restored cloud that is not started, and what was said.
+fn restored(backup: &Path, key: &Path) -> (Cloud, Value) {
+    let cloud = Cloud::prepare(PROGRAM, QEMU);
+    let arguments = [
+        "--json",
+        "restore",
+        text(backup),
+        "--sealing-key",
+        text(key),
+    ];
+    let said = json(&cloud.run(&arguments));
+    (cloud, said)
+}
+
+fn first_image(cloud: &Cloud) -> Value {
+    json(&cloud.run(&["--json", "image", "list"]))[0].clone()
+}
+
+#[test]
+fn bytes_of_images_and_kernels_are_restored_or_called_lost() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut cloud = Cloud::prepare(PROGRAM, QEMU);
+    let file = |name: &str| scratch.path().join(name);
+    let (image, kernel, ramdisk) = (file("image"), file("kernel"), file("ramdisk"));
+    let made = std::process::Command::new("/sbin/mke2fs")
+        .args(["-q", "-t", "ext2", text(&image), "2M"])
+        .stdout(std::process::Stdio::null())
+        .status();
+    assert!(made.unwrap().success());
+    let mut head = vec![1; 5000];
+    head[0x202..0x206].copy_from_slice(b"HdrS");
+    fs::write(&kernel, head).unwrap();
+    fs::write(&ramdisk, vec![2; 7000]).unwrap();
+    // No server: the first makes the cloud.
+    cloud.run(&["image", "import", text(&image), "--name", "real"]);
+    let (kernel, ramdisk) = (["--kernel", text(&kernel)], ["--ramdisk", text(&ramdisk)]);
+    let import = [["kernel", "import"], kernel, ramdisk].concat();
+    cloud.run(&import);
+    let image_id = first_image(&cloud)["id"].clone();
+    let kernel_id = json(&cloud.run(&["--json", "kernel", "list"]))[0]["id"].clone();
+
+    // Settings of another kind leave nothing out.
+    cloud.set("CUMULET_COMPUTE", Some("simulated"));
+    let (whole, bare, key) = (file("whole"), file("bare"), file("sealing.key"));
+    let said = json(&cloud.run(&["--json", "backup", text(&whole)]));
+    assert_eq!(said["files"], 3, "{said}");
+    assert_eq!(said["images_missing"], Value::Array(vec![]));
+    cloud.run(&["backup", text(&bare), "--without-images"]);
+    fs::copy(cloud.data_directory().join("sealing.key"), &key).unwrap();
+    cloud.run(&["uninstall", "--purge"]);
+    assert!(!cloud.data_directory().exists());
+
+    let (other, said) = restored(&whole, &key);
+    for what in ["images_pending", "images_lost", "kernels_lost"] {
+        assert_eq!(said[what], Value::Array(vec![]), "{what}");
+    }
+    assert_eq!(first_image(&other)["preparation"], "ready");
+    let only_file = |directory: PathBuf| {
+        let mut names = fs::read_dir(directory).unwrap();
+        let name = names.next().unwrap().unwrap().path();
+        assert!(names.next().is_none());
+        fs::read(name).unwrap()
+    };
+    assert!(only_file(other.data_directory().join("images")) == fs::read(&image).unwrap());
+    let kernels = other
+        .data_directory()
+        .join("kernels")
+        .join(kernel_id.as_str().unwrap());
+    for (name, given) in [("vmlinuz", "kernel"), ("ramdisk", "ramdisk")] {
+        assert!(fs::read(kernels.join(name)).unwrap() == fs::read(file(given)).unwrap());
+    }
+
+    let (other, said) = restored(&bare, &key);
+    assert_eq!(said["images_lost"], Value::Array(vec![image_id]));
+    assert_eq!(said["kernels_lost"], Value::Array(vec![kernel_id]));
+    let shown = first_image(&other);
+    assert_eq!(shown["preparation"], "failed", "{shown}");
+    let reason = shown["reason"].as_str().unwrap();
+    assert!(reason.contains("without the bytes"), "{reason}");
+}
+
+#[test]
+fn bundled_images_are_made_again_only_when_their_objects_are_there() {
+    let scratch = tempfile::tempdir().unwrap();
+    let cloud = crate::formats::old_cloud();
+    // It had a machine: some image has bytes.
+    let images = cloud.data_directory().join("images");
+    fs::create_dir_all(&images).unwrap();
+    fs::write(images.join("0".repeat(64)), b"bytes").unwrap();
+    let key = cloud.data_directory().join("sealing.key");
+    let outcome = |name: &str, more: &[&str]| {
+        let backup = scratch.path().join(name);
+        let arguments = ["backup", text(&backup), "--without-images"];
+        cloud.run(&[&arguments, more].concat());
+        let (_, said) = restored(&backup, &key);
+        let count = |what: &str| said[what].as_array().unwrap().len();
+        (count("images_pending"), count("images_lost"))
+    };
+    assert_eq!(outcome("whole", &[]), (2, 0));
+    assert_eq!(outcome("bare", &["--without-objects"]), (0, 2));
 }

@@ -21,7 +21,7 @@ const FIXTURE: &str = "tests/operations/fixtures/cloud-1.tar.gz";
 const RUNNING: &str = "i-8a81ad9bad12999c3";
 
 /// A cloud with the fixture's data directory, not started.
-fn old_cloud() -> Cloud {
+pub(crate) fn old_cloud() -> Cloud {
     let cloud = Cloud::prepare(PROGRAM, SIMULATED);
     let directory = cloud.data_directory();
     std::fs::create_dir(&directory).unwrap();
