@@ -23,6 +23,13 @@ pub enum Resource {
     Object,
     AvailabilityZone,
     Region,
+    Vpc,
+    Subnet,
+    NetworkInterface,
+    Volume,
+    /// A rule of a security group.
+    Permission,
+    Product,
 }
 
 impl fmt::Display for Resource {
@@ -43,6 +50,12 @@ impl fmt::Display for Resource {
             Resource::Object => "object",
             Resource::AvailabilityZone => "availability zone",
             Resource::Region => "region",
+            Resource::Vpc => "network",
+            Resource::Subnet => "subnet",
+            Resource::NetworkInterface => "network interface",
+            Resource::Volume => "volume",
+            Resource::Permission => "permission",
+            Resource::Product => "product",
         })
     }
 }

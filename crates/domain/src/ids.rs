@@ -55,6 +55,16 @@ macro_rules! resource_id {
             pub fn from_random(bits: u128) -> Self {
                 Self { value: bits & ((1 << 68) - 1), digits: 17 }
             }
+
+            /// The number and how many digits it is printed with, for ids that follow from this one.
+            pub fn parts(self) -> (u128, u8) {
+                (self.value, self.digits)
+            }
+
+            /// The id with the digits of another.
+            pub fn of_parts((value, digits): (u128, u8)) -> Self {
+                Self { value, digits }
+            }
         }
 
         impl fmt::Display for $name {
@@ -107,6 +117,59 @@ resource_id!(
 resource_id!(
     /// A kernel with its ramdisk, `aki-…`.
     KernelId, "aki-");
+
+resource_id!(
+    /// A security group, `sg-…`.
+    SecurityGroupId, "sg-");
+resource_id!(
+    /// The default network of an account, `vpc-…`.
+    VpcId, "vpc-");
+resource_id!(
+    /// What an account's network has in one zone, `subnet-…`.
+    SubnetId, "subnet-");
+resource_id!(
+    /// The port of an instance, `eni-…`.
+    NetworkInterfaceId, "eni-");
+resource_id!(
+    /// The disk of an instance, `vol-…`.
+    VolumeId, "vol-");
+
+/// What exists by itself, once for each account or instance, has no record: its id follows from
+/// that of its owner.
+macro_rules! derived_id {
+    ($name:ident of $owner:ident, $salt:literal) => {
+        impl $name {
+            #[doc = concat!("The one that belongs to this `", stringify!($owner), "`.")]
+            pub fn of(owner: $owner) -> Self {
+                let high = mix(owner.0 ^ $salt);
+                let low = mix(high);
+                Self::from_random(u128::from(high) << 64 | u128::from(low))
+            }
+        }
+    };
+    ($name:ident with the digits of $owner:ident) => {
+        impl $name {
+            #[doc = concat!("The one that belongs to this `", stringify!($owner), "`: it has its digits.")]
+            pub fn of(owner: $owner) -> Self {
+                Self::of_parts(owner.parts())
+            }
+        }
+    };
+}
+
+derived_id!(VpcId of AccountId, 0x7670_6300_0000_0000);
+derived_id!(SubnetId of AccountId, 0x7375_6200_0000_0000);
+derived_id!(NetworkInterfaceId with the digits of InstanceId);
+derived_id!(VolumeId with the digits of InstanceId);
+
+/// A permutation of 64-bit numbers that leaves no pattern of its argument (the output function of
+/// the SplitMix64 generator).
+fn mix(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
 
 /// Twelve decimal digits that name an account.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -240,6 +303,29 @@ mod tests {
             "i-+ba64342",
         ] {
             assert!(text.parse::<InstanceId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn derived_ids_follow_from_their_owners() {
+        let one: AccountId = "111111111111".parse().unwrap();
+        let other: AccountId = "111111111112".parse().unwrap();
+        assert_eq!(VpcId::of(one), VpcId::of(one));
+        assert_ne!(VpcId::of(one), VpcId::of(other));
+        assert_ne!(
+            VpcId::of(one).to_string().strip_prefix("vpc-"),
+            SubnetId::of(one).to_string().strip_prefix("subnet-")
+        );
+        // Stored nowhere, so they may never change.
+        assert_eq!(VpcId::of(one).to_string(), "vpc-42dc8c4258a919430");
+        assert_eq!(SubnetId::of(one).to_string(), "subnet-3015286f79d55ac5a");
+        for text in ["2ba64342", "0123456789abcdef0"] {
+            let id: InstanceId = format!("i-{text}").parse().unwrap();
+            assert_eq!(
+                NetworkInterfaceId::of(id).to_string(),
+                format!("eni-{text}")
+            );
+            assert_eq!(VolumeId::of(id).to_string(), format!("vol-{text}"));
         }
     }
 

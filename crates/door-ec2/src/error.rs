@@ -92,6 +92,16 @@ impl From<Error> for Refused {
                     "InvalidAMIName.Duplicate",
                     format!("AMI name {id} is already in use"),
                 ),
+                Resource::SecurityGroup => (
+                    400,
+                    "InvalidGroup.Duplicate",
+                    format!("The security group '{id}' already exists"),
+                ),
+                Resource::Permission => (
+                    400,
+                    "InvalidPermission.Duplicate",
+                    format!("The permission '{id}' has already been authorized on the group"),
+                ),
                 _ => (400, "InvalidParameterValue", text),
             },
             Error::Unavailable { resource, id, why } => match resource {
@@ -142,6 +152,12 @@ fn malformed(resource: Resource) -> &'static str {
         Resource::Instance => "InvalidInstanceID.Malformed",
         Resource::Reservation => "InvalidReservationID.Malformed",
         Resource::Account => "InvalidUserID.Malformed",
+        Resource::SecurityGroup => "InvalidGroupId.Malformed",
+        Resource::Permission => "InvalidPermission.Malformed",
+        Resource::Vpc => "InvalidVpcID.Malformed",
+        Resource::Subnet => "InvalidSubnetID.Malformed",
+        Resource::NetworkInterface => "InvalidNetworkInterfaceID.Malformed",
+        Resource::Volume => "InvalidVolumeID.Malformed",
         _ => "InvalidParameterValue",
     }
 }
@@ -153,6 +169,11 @@ fn not_found(resource: Resource) -> &'static str {
         Resource::Reservation => "InvalidReservationID.NotFound",
         Resource::KeyPair => "InvalidKeyPair.NotFound",
         Resource::SecurityGroup => "InvalidGroup.NotFound",
+        Resource::Permission => "InvalidPermission.NotFound",
+        Resource::Vpc => "InvalidVpcID.NotFound",
+        Resource::Subnet => "InvalidSubnetID.NotFound",
+        Resource::NetworkInterface => "InvalidNetworkInterfaceID.NotFound",
+        Resource::Volume => "InvalidVolume.NotFound",
         _ => "InvalidParameterValue",
     }
 }
@@ -167,6 +188,9 @@ fn missing_text(resource: Resource, ids: &[String], id: &str) -> String {
         Resource::Image => format!("The image ids '[{id}]' do not exist"),
         Resource::KeyPair => format!("The key pair '{id}' does not exist"),
         Resource::SecurityGroup => format!("The security group '{id}' does not exist"),
+        Resource::Vpc => format!("The vpc ID '{id}' does not exist"),
+        Resource::Subnet => format!("The subnet ID '{id}' does not exist"),
+        Resource::NetworkInterface => format!("The networkInterface ID '{id}' does not exist"),
         other => format!("The {other} '{id}' does not exist"),
     }
 }
