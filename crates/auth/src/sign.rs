@@ -6,7 +6,7 @@ use cumulet_wire::{base64, time};
 use http::HeaderMap;
 
 use crate::v4::{self, Canonical, Scope};
-use crate::{AuthError, v2};
+use crate::{AuthError, v1, v2};
 
 /// A key on the client's side.
 #[derive(Debug, Clone, Copy)]
@@ -96,5 +96,20 @@ pub fn v4_headers(
 pub fn v2_signature(secret: &str, method: &str, host: &str, path: &str, params: &Params) -> String {
     let text = v2::string_to_sign(method, host, path, params);
     let signature = v2::signature("HmacSHA256", secret, &text).expect("HmacSHA256 is known");
+    base64::encode(&signature)
+}
+
+/// The `Signature` of version 1 over parameters that hold all but it.
+pub fn v1_signature(secret: &str, params: &Params) -> String {
+    hmac_sha1(secret, &v1::string_to_sign_v1(params))
+}
+
+/// The `Signature` of version 0, which covers the action and `Timestamp` or `Expires` alone.
+pub fn v0_signature(secret: &str, action: &str, time: &str) -> String {
+    hmac_sha1(secret, &v1::string_to_sign_v0(action, time))
+}
+
+fn hmac_sha1(secret: &str, text: &str) -> String {
+    let signature = v2::signature("HmacSHA1", secret, text).expect("HmacSHA1 is known");
     base64::encode(&signature)
 }

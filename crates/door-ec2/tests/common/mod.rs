@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cumulet_auth::certificates::{Issued, issue};
 use cumulet_auth::keys::{RsaKey, generate_rsa};
-use cumulet_auth::sign::{Signer, Unsigned, v2_signature, v4_headers};
+use cumulet_auth::sign::{Signer, Unsigned, v1_signature, v2_signature, v4_headers};
 use cumulet_auth::wss;
 use cumulet_bundle::manifest::{self, Draft, Part};
 use cumulet_bundle::sign::SigningKey;
@@ -85,8 +85,32 @@ pub(crate) fn account(number: u32) -> AccountId {
         .expect("an account number")
 }
 
+/// What differs from one test's cloud to another's.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    /// Memory that guests may have.
+    pub(crate) memory_mib: u64,
+    pub(crate) instances_per_account: u32,
+    /// Whether instances are to say that they are simulated, in their state reason.
+    pub(crate) says_simulated: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            memory_mib: 1 << 24,
+            instances_per_account: 1000,
+            says_simulated: true,
+        }
+    }
+}
+
 impl Cloud {
     pub(crate) async fn start() -> Self {
+        Self::start_as(Setup::default()).await
+    }
+
+    pub(crate) async fn start_as(setup: Setup) -> Self {
         let store =
             Store::open(Box::new(MemoryEngine::default()), State::default()).expect("store");
         let bootstrap = bootstrap();
@@ -105,14 +129,15 @@ impl Cloud {
             region: REGION.into(),
             zone: "us-east-1a".into(),
             instance_types: cumulet_domain::instance_types::default_table(),
-            instances_per_account: 1000,
+            instances_per_account: setup.instances_per_account,
             image_bytes_max: 1 << 40,
             terminated_visible_ms: 3_600_000,
             shutdown_patience_ms: 100,
             reboot_patience_ms: 100,
             is_metadata_token_required: false,
         };
-        let host = cumulet_host::simulated::host(1 << 24, Arc::new(|| NOW));
+        let mut host = cumulet_host::simulated::host(setup.memory_mib, Arc::new(|| NOW));
+        host.profile.is_simulated = setup.says_simulated;
         let (engine, reconcilers) = Engine::start(store, host, environment, config);
         Self {
             door: Ec2Door::new(engine.clone()),
@@ -162,8 +187,34 @@ impl Cloud {
         }
     }
 
+    /// The first user with a key that may sign as in 2006.
+    pub(crate) async fn old_client(&self) -> Client {
+        let versions = BTreeSet::from([0, 1, 2, 4]);
+        let (owner, id) = (account(1), "AKIDOLD".to_owned());
+        let key = self
+            .engine
+            .create_access_key(owner, "alice".into(), id, "old secret", versions);
+        key.await.expect("key");
+        Client {
+            key_id: "AKIDOLD".into(),
+            secret: "old secret".into(),
+            ..self.client()
+        }
+    }
+
     /// A bundle of one part under `bucket/<name>.manifest.xml`.
     pub(crate) fn upload_bundle(&self, name: &str, product_codes: &[&str], is_damaged: bool) {
+        self.upload_bundle_to("bucket", name, product_codes, is_damaged);
+    }
+
+    /// A bundle of one part under `<bucket>/<name>.manifest.xml`.
+    pub(crate) fn upload_bundle_to(
+        &self,
+        bucket: &str,
+        name: &str,
+        product_codes: &[&str],
+        is_damaged: bool,
+    ) {
         let part = b"bytes of a part".to_vec();
         let sha1 = aws_lc_sha1(&part);
         let cloud = &cloud_certificate().certificate_pem;
@@ -196,8 +247,8 @@ impl Cloud {
         let key = SigningKey::from_pem(&user.private_key_pem).expect("key");
         let text = manifest::write(&draft, &key).expect("manifest");
         let mut files = self.objects.0.lock().expect("not poisoned");
-        files.insert(format!("bucket/{name}.manifest.xml"), text.into_bytes());
-        files.insert(format!("bucket/{name}.part.0"), part);
+        files.insert(format!("{bucket}/{name}.manifest.xml"), text.into_bytes());
+        files.insert(format!("{bucket}/{name}.part.0"), part);
     }
 
     pub(crate) async fn add_kernel(&self) -> KernelId {
@@ -290,10 +341,7 @@ impl Client {
         let text = format!(
             "<{operation} xmlns=\"http://ec2.amazonaws.com/doc/{version}/\">{inside}</{operation}>"
         );
-        let user = user_certificate();
-        let signer = wss::sign::Client::new(&user.certificate_pem, &user.private_key_pem);
-        let envelope = signer.expect("keys").envelope(&text, NOW).expect("signed");
-        self.post_soap(operation, &envelope).await
+        self.post_soap(operation, &enveloped(&text)).await
     }
 
     pub(crate) async fn post_soap(&self, action: &str, envelope: &str) -> Reply {
@@ -326,7 +374,11 @@ impl Client {
     }
 
     pub(crate) async fn post(&self, pairs: &[(&str, &str)], service: &str) -> Reply {
-        let body = form(pairs);
+        self.post_form(form(pairs), service).await
+    }
+
+    /// Posts a form as it is, signed with version 4.
+    pub(crate) async fn post_form(&self, body: String, service: &str) -> Reply {
         let signer = Signer {
             access_key_id: &self.key_id,
             secret: &self.secret,
@@ -351,6 +403,20 @@ impl Client {
         }
         self.send(request.body(Bytes::from(body)).expect("a request"))
             .await
+    }
+
+    /// Gets a query as it is, signed with version 1, as everybody did in 2007.
+    pub(crate) async fn get_v1(&self, query: &str) -> Reply {
+        let query = format!(
+            "{query}&AWSAccessKeyId={}&SignatureVersion=1&Timestamp=2026-01-02T03%3A04%3A05Z",
+            self.key_id
+        );
+        let params = Params::parse(Some(&query), None).expect("params");
+        let signature = encode(&v1_signature(&self.secret, &params));
+        let request = http::Request::get(format!("/?{query}&Signature={signature}"))
+            .header("host", HOST)
+            .body(Bytes::new());
+        self.send(request.expect("a request")).await
     }
 
     /// Signs with version 2 and gets.
@@ -388,6 +454,16 @@ impl Client {
             text: String::from_utf8(response.body().to_vec()).expect("UTF-8"),
         }
     }
+}
+
+/// The envelope around an element in canonical form, signed by the first user.
+pub(crate) fn enveloped(canonical: &str) -> String {
+    let user = user_certificate();
+    let signer = wss::sign::Client::new(&user.certificate_pem, &user.private_key_pem);
+    signer
+        .expect("keys")
+        .envelope(canonical, NOW)
+        .expect("signed")
 }
 
 pub(crate) fn form(pairs: &[(&str, &str)]) -> String {

@@ -37,3 +37,28 @@ pub(crate) static OPERATIONS: &[&crate::model::Operation] = &[
     &run_instances::OPERATION,
     &terminate_instances::OPERATION,
 ];
+
+/// Hands every implemented operation to the macro `$each`, as `file_name "Name";`, so that what
+/// must be there for each of them fails to compile where it is not.
+#[macro_export]
+macro_rules! for_each_operation {
+    ($each:ident) => {
+        $each! {
+            register_image "RegisterImage";
+            describe_images "DescribeImages";
+            deregister_image "DeregisterImage";
+            run_instances "RunInstances";
+            describe_instances "DescribeInstances";
+            describe_instance_status "DescribeInstanceStatus";
+            reboot_instances "RebootInstances";
+            terminate_instances "TerminateInstances";
+            get_console_output "GetConsoleOutput";
+            create_key_pair "CreateKeyPair";
+            describe_key_pairs "DescribeKeyPairs";
+            delete_key_pair "DeleteKeyPair";
+            import_key_pair "ImportKeyPair";
+            describe_regions "DescribeRegions";
+            describe_availability_zones "DescribeAvailabilityZones";
+        }
+    };
+}
