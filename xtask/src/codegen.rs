@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 mod compatibility;
+mod soap_types;
 
 const GENERATED: &str = "crates/ec2-model/src/generated";
 const HISTORY: &str = "models/ec2-api-history.json";
@@ -29,6 +30,8 @@ pub(crate) fn run(check_only: bool) -> Result<(), String> {
     files.insert(format!("{GENERATED}/mod.rs"), index_file(&facts));
     files.insert(format!("{GENERATED}/versions.rs"), versions_file(&facts));
     files.insert(format!("{GENERATED}/known.rs"), known_file(&facts));
+    let soap_types = facts.soap_types.file(&facts.operations);
+    files.insert(format!("{GENERATED}/soap_types.rs"), soap_types);
     for operation in &facts.operations {
         let path = format!("{GENERATED}/{}.rs", snake(&operation.name));
         files.insert(path, operation_file(&facts, operation)?);
@@ -92,6 +95,7 @@ struct Facts {
     history: Value,
     versions: Vec<String>,
     operations: Vec<Operation>,
+    soap_types: soap_types::Types,
     /// Every operation that is known: first version, and the last one if it went away.
     known: BTreeMap<String, (String, Option<String>)>,
 }
@@ -144,6 +148,8 @@ impl Facts {
             known.insert(line.trim().to_owned(), ("2016-11-15".to_owned(), None));
         }
         let mut operations = parse_requests(&read(REQUESTS)?, &versions)?;
+        let soap_types = soap_types::Types::parse(&read(soap_types::TYPES)?, &versions)?;
+        soap_types.compare(&history, &versions)?;
         add_soap(&read(SOAP)?, &history, &versions, &mut operations)?;
         for operation in &operations {
             if !known.contains_key(&operation.name) {
@@ -157,6 +163,7 @@ impl Facts {
             history,
             versions,
             operations,
+            soap_types,
             known,
         })
     }
@@ -390,7 +397,7 @@ fn last_name(last: Option<&String>) -> String {
 
 fn index_file(facts: &Facts) -> String {
     let mut out = format!(
-        "//! Tables of the EC2 API by version.\n{HEAD}\npub(crate) mod known;\npub(crate) mod versions;\n"
+        "//! Tables of the EC2 API by version.\n{HEAD}\npub(crate) mod known;\npub(crate) mod soap_types;\npub(crate) mod versions;\n"
     );
     for operation in &facts.operations {
         let _ = writeln!(out, "mod {};", snake(&operation.name));

@@ -4,12 +4,14 @@
 //! (`cumulet-auth`), shape of the version (`cumulet-ec2-model`), one function of a
 //! resource's file ([`images`], [`instances`], [`launch`], [`status`], [`keypairs`],
 //! [`regions`]), the engine, and back through [`Answer`](cumulet_ec2_model::Answer).
-//! A SOAP message ([`soap`]) becomes such parameters, and is answered in an envelope.
+//! A SOAP message ([`soap`]) becomes such parameters, and is answered in an envelope; what its
+//! clients are generated from is in [`documents`].
 //! No decision is taken here, and nothing is remembered but which messages were seen.
 //!
 //! STS `GetCallerIdentity` is here too ([`sts`]), since today's EC2 tools ask it first.
 
 mod call;
+mod documents;
 mod error;
 mod filters;
 mod images;

@@ -12,7 +12,8 @@ use crate::call::Call;
 use crate::error::Refused;
 use crate::keys::EngineKeys;
 use crate::{
-    Handled, RequestContext, images, instances, keypairs, launch, regions, soap, status, sts,
+    Handled, RequestContext, documents, images, instances, keypairs, launch, regions, soap, status,
+    sts,
 };
 
 /// Longest name of an action that the log repeats.
@@ -68,7 +69,12 @@ pub(crate) async fn handle(
         log: None,
     };
     let mut form = Form::Query;
-    let result = if soap::is_message(request) {
+    let result = if documents::is_asked(request) {
+        "wsdl".clone_into(&mut handled.action);
+        let protocol = request.headers().get("x-forwarded-proto");
+        let is_https = protocol.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"https"));
+        documents::answer(request.uri().path(), &context.client_host, is_https)
+    } else if soap::is_message(request) {
         form = Form::Soap;
         soap::answer(engine, request, context, replays, &mut handled).await
     } else {

@@ -4,7 +4,7 @@
 //! which operations exist since when, which parameters each version's requests may carry, which
 //! elements its answers have.  [`request::check`] reads a request in the shape of
 //! the version asked for, [`soap::params`] makes such a request of a SOAP message,
-//! [`Answer`] writes an answer in it.  Domain code knows
+//! [`Answer`] writes an answer in it, [`wsdl()`] describes it to SOAP clients.  Domain code knows
 //! one, newest, shape; nothing here knows what an operation does.
 
 mod answer;
@@ -13,8 +13,11 @@ mod generated;
 pub mod model;
 pub mod request;
 pub mod soap;
+pub mod soap_types;
 mod version;
+mod wsdl;
 
 pub use answer::Answer;
 pub use request::{ModelError, Request};
 pub use version::{Version, dates};
+pub use wsdl::wsdl;

@@ -139,8 +139,9 @@ fn by_path(path: &str) -> Option<Door> {
     if is_under("/adapters") {
         return Some(Door::Absent("adapter"));
     }
+    // The WSDLs.
     if is_under("/doc") {
-        return Some(Door::Absent("soap"));
+        return Some(Door::Ec2);
     }
     if is_under("/services") {
         let service = path.split('/').nth(2).unwrap_or_default();
@@ -288,13 +289,7 @@ mod tests {
         case("PUT", LOCAL, "/services/Walrus/bucket/key", &[], Door::S3),
         case("GET", LOCAL, "/services/objectstorage", &[], Door::S3),
         case("GET", LOCAL, "/services/s3/bucket", &[], Door::S3),
-        case(
-            "GET",
-            LOCAL,
-            "/doc/2007-03-01.ec2.wsdl",
-            &[],
-            Door::Absent("soap"),
-        ),
+        case("GET", LOCAL, "/doc/2007-03-01.ec2.wsdl", &[], Door::Ec2),
         case("POST", LOCAL, "/adapters/bmc", &[], Door::Absent("adapter")),
         case("GET", LOCAL, "/_cumulet/health", &[], Door::Own),
         // By parameters, at the root only.
