@@ -99,6 +99,9 @@ pub enum Error {
     InsufficientCapacity { message: String },
     #[error("{message}")]
     Denied { message: String },
+    /// An image has a product that the caller is not subscribed to.
+    #[error("{message}")]
+    NotSubscribed { message: String },
     /// The manifest of a bundle cannot be read, or lies.
     #[error("{message}")]
     InvalidManifest { message: String },

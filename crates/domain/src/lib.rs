@@ -13,6 +13,7 @@ pub mod instance_types;
 pub mod instances;
 pub mod keypairs;
 pub mod network;
+pub mod products;
 pub mod time;
 
 pub use error::{Error, Resource};

@@ -128,6 +128,7 @@ impl From<Error> for Refused {
             },
             Error::InsufficientCapacity { .. } => (500, "InsufficientInstanceCapacity", text),
             Error::Denied { .. } => (401, "AuthFailure", text),
+            Error::NotSubscribed { .. } => (401, "OptInRequired", text),
             Error::InvalidManifest { .. } => (400, "InvalidManifest", text),
             Error::IdempotentParameterMismatch { .. } => (400, "IdempotentParameterMismatch", text),
             Error::IncorrectState { resource, .. } => match resource {

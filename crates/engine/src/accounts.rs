@@ -100,7 +100,8 @@ impl Engine {
     }
 
     /// # Errors
-    /// `NotFound`; `IncorrectState` while the account owns anything but users, keys and certificates.
+    /// `NotFound`; `IncorrectState` while the account owns anything but users, keys, certificates and
+    /// subscriptions.
     pub async fn delete_account(&self, id: AccountId) -> Result<(), Error> {
         // An account that gets the same number later would find them as its own.
         let objects = self.environment().objects.clone();
@@ -114,9 +115,11 @@ impl Engine {
             let account = find_account(state, id)?;
             let owns = state.reservations_of(id).next().is_some()
                 || state.images.values().any(|image| image.owner == id)
-                || state.key_pairs.keys().any(|(owner, _)| *owner == id);
+                || state.key_pairs.keys().any(|(owner, _)| *owner == id)
+                || state.products.values().any(|product| product.owner == id);
             if owns {
-                let message = format!("The account {id} still owns images, instances or key pairs");
+                let message =
+                    format!("The account {id} still owns images, instances, key pairs or products");
                 return Err(Error::IncorrectState {
                     resource: Resource::Account,
                     message,
@@ -142,6 +145,7 @@ impl Engine {
                     .certificates_of(id)
                     .map(|certificate| certificate.delete()),
             );
+            changes.extend(state.subscriptions_of(id).map(|it| it.delete()));
             Ok(Plan {
                 changes,
                 answer: (),

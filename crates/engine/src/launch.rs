@@ -227,6 +227,7 @@ fn plan_launch(state: &State, given: Given) -> Result<Plan<ReservationView>, Err
         .get(&launch.image)
         .ok_or_else(|| Error::not_found(Resource::Image, launch.image))?;
     image.check_launch(given.owner)?;
+    crate::products::check_subscribed(state, given.owner, image)?;
     let key = launch
         .key_name
         .as_ref()

@@ -16,6 +16,7 @@ pub mod kernels;
 pub mod keypairs;
 pub mod launch;
 pub mod maintenance;
+pub mod products;
 pub mod reconcile;
 pub mod records;
 pub mod state;

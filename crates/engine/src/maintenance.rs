@@ -23,6 +23,7 @@ impl Engine {
             tracing::warn!(%error, log = error.log(), "could not forget terminated instances");
         }
         self.forget_images().await;
+        self.maintain_usage().await;
         self.settle_all_bytes().await;
     }
 

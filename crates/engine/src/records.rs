@@ -15,6 +15,7 @@ use cumulet_domain::images::{BundleSource, Image, Kernel};
 use cumulet_domain::instances::{Instance, Reservation};
 use cumulet_domain::keypairs::KeyPair;
 use cumulet_domain::network::AddressBlock;
+use cumulet_domain::products::{Product, Subscription, Usage};
 use cumulet_domain::{AccountId, ReservationId};
 
 pub const ACCOUNT: Kind = Kind::new("account");
@@ -33,6 +34,9 @@ pub const KEY_PAIR: Kind = Kind::new("key-pair");
 pub const ADDRESS_BLOCK: Kind = Kind::new("address-block");
 pub const HOST_USAGE: Kind = Kind::new("host-usage");
 pub const ACCOUNT_USAGE: Kind = Kind::new("account-usage");
+pub const PRODUCT: Kind = Kind::new("product");
+pub const SUBSCRIPTION: Kind = Kind::new("product-subscription");
+pub const PRODUCT_USAGE: Kind = Kind::new("product-usage");
 
 /// All kinds that this program knows; a store file with another is from a newer one.
 pub const KINDS: &[Kind] = &[
@@ -52,6 +56,9 @@ pub const KINDS: &[Kind] = &[
     ADDRESS_BLOCK,
     HOST_USAGE,
     ACCOUNT_USAGE,
+    PRODUCT,
+    SUBSCRIPTION,
+    PRODUCT_USAGE,
 ];
 
 /// The only key of kinds that have one record.
@@ -159,6 +166,15 @@ stored!(Reservation, RESERVATION, |r| r.id.to_string());
 stored!(KeyPair, KEY_PAIR, |r| format!("{}/{}", r.owner, r.name));
 stored!(AddressBlock, ADDRESS_BLOCK, |r| AddressBlock::key(r.base));
 stored!(AccountUsage, ACCOUNT_USAGE, |r| r.account.to_string());
+stored!(Product, PRODUCT, |r| r.code.clone());
+stored!(Subscription, SUBSCRIPTION, |r| format!(
+    "{}/{}",
+    r.account, r.code
+));
+stored!(Usage, PRODUCT_USAGE, |r| format!(
+    "{}/{}",
+    r.code, r.instance
+));
 stored!(HostUsage, HOST_USAGE, |_r| ONLY.to_owned());
 stored!(CloudIdentity, CLOUD, |_r| ONLY.to_owned());
 stored!(GroundPlan, GROUND, |_r| ONLY.to_owned());

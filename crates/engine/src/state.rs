@@ -12,6 +12,7 @@ use cumulet_domain::images::{BundleSource, Image, Kernel};
 use cumulet_domain::instances::{Instance, Liveness, Reservation};
 use cumulet_domain::keypairs::KeyPair;
 use cumulet_domain::network::AddressBlock;
+use cumulet_domain::products::{Product, Subscription, Usage};
 use cumulet_domain::{AccountId, ImageId, InstanceId, KernelId, ReservationId};
 use cumulet_host::api::GroundPlan;
 use cumulet_store::{Change, Revision, View, ViewError};
@@ -38,6 +39,9 @@ pub struct State {
     pub address_blocks: OrdMap<Ipv4Addr, Arc<AddressBlock>>,
     pub host_usage: HostUsage,
     pub account_usage: OrdMap<AccountId, u32>,
+    pub products: OrdMap<Arc<str>, Arc<Product>>,
+    pub subscriptions: OrdMap<(AccountId, Arc<str>), Arc<Subscription>>,
+    pub product_usage: OrdMap<(Arc<str>, InstanceId), Arc<Usage>>,
     // Indexes.
     pub reservations_by_owner: OrdSet<(AccountId, ReservationId)>,
     pub client_tokens: OrdMap<(AccountId, Arc<str>), ReservationId>,
@@ -69,6 +73,18 @@ fn owned_key(change: &Change) -> Result<(AccountId, Arc<str>), ViewError> {
     };
     let (account, name) = change.key.split_once('/').ok_or_else(bad)?;
     Ok((account.parse().map_err(|_| bad())?, name.into()))
+}
+
+/// Splits the keys that are `code/instance`.
+fn usage_key(change: &Change) -> Result<(Arc<str>, InstanceId), ViewError> {
+    let parts = change.key.split_once('/');
+    let parts = parts.and_then(|(code, id)| Some((code.into(), id.parse().ok()?)));
+    parts.ok_or_else(|| {
+        ViewError::new(format!(
+            "the key {:?} of a record cannot be read",
+            change.key
+        ))
+    })
 }
 
 macro_rules! apply_to {
@@ -147,6 +163,13 @@ impl View for State {
                         self.account_usage.remove(&account);
                     }
                 }
+            }
+            records::PRODUCT => apply_to!(self.products, change, change.key.clone(), Product),
+            records::SUBSCRIPTION => {
+                apply_to!(self.subscriptions, change, owned_key(change)?, Subscription)
+            }
+            records::PRODUCT_USAGE => {
+                apply_to!(self.product_usage, change, usage_key(change)?, Usage)
             }
             other => {
                 return Err(ViewError::new(format!(
@@ -244,6 +267,15 @@ impl State {
             .take_while(move |(account, _)| *account == owner)
             .filter(move |(_, id)| after.is_none_or(|after| after < *id))
             .filter_map(|(_, id)| self.reservations.get(id))
+    }
+
+    /// The products that an account is subscribed to.
+    pub fn subscriptions_of(&self, account: AccountId) -> impl Iterator<Item = &Arc<Subscription>> {
+        let least: (AccountId, Arc<str>) = (account, "".into());
+        self.subscriptions
+            .range(least..)
+            .take_while(move |((owner, _), _)| *owner == account)
+            .map(|(_, subscription)| subscription)
     }
 
     /// Certificates that may sign for an account.

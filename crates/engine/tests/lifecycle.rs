@@ -2,6 +2,7 @@
 
 mod common;
 mod images;
+mod products;
 
 use common::{Cloud, caller_of, launch_of};
 use cumulet_domain::Error;

@@ -139,6 +139,8 @@ impl Cloud {
         let mut host = cumulet_host::simulated::host(setup.memory_mib, Arc::new(|| NOW));
         host.profile.is_simulated = setup.says_simulated;
         let (engine, reconcilers) = Engine::start(store, host, environment, config);
+        let product = engine.create_product(account(1), Some("774F4FF8".into()));
+        product.await.expect("product");
         Self {
             door: Ec2Door::new(engine.clone()),
             engine,

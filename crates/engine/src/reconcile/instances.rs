@@ -13,9 +13,10 @@ use cumulet_domain::instances::{
     backoff_ms, mac_of, plan,
 };
 use cumulet_domain::network::AddressBlock;
+use cumulet_domain::products::Ran;
 use cumulet_domain::{Error, InstanceId, KernelId, Timestamp};
 use cumulet_host::api::{
-    Boot, DiskSpec, ExitCause, HostError, Layout, Mac, Port, Stop, VmSpec, VmState,
+    Boot, DiskSpec, Exit, ExitCause, HostError, Layout, Mac, Port, Stop, VmSpec, VmState,
 };
 use cumulet_store::Plan;
 
@@ -50,7 +51,14 @@ impl Engine {
                 self.troubles_of_instances().set(id, None);
                 return Next::WhenWoken;
             }
-            let seen = self.see(&instance).await;
+            let (seen, ran) = self.see(&instance).await;
+            // Before the step: what it ends, or gives back, is counted then.
+            if let Some(ran) = ran
+                && let Err(error) = self.count_usage(&instance, ran).await
+            {
+                tracing::warn!(instance = %id, %error, log = error.log(), "the hours of an instance could not be counted");
+                return Next::At(self.environment().now().plus_millis(1_000));
+            }
             self.note_trouble(&instance, seen).await;
             let disk = disk_readiness(state.images.get(&instance.image).map(AsRef::as_ref));
             let step = plan(&instance, seen, &disk, self.environment().now());
@@ -74,31 +82,38 @@ impl Engine {
         Next::At(self.environment().now().plus_millis(10_000))
     }
 
-    async fn see(&self, instance: &Instance) -> Seen {
+    /// What the host shows of an instance, and when its machine ran as far as that is known.
+    async fn see(&self, instance: &Instance) -> (Seen, Option<Ran>) {
         match self.host().vms.observe(instance.id).await {
             Ok(VmState::Running { since }) => {
                 // After a restart of this program the port's lease is known to nobody yet.
                 if let Err(error) = self.host().network.ensure_port(&port_of(instance)).await {
                     tracing::warn!(instance = %instance.id, %error, "could not ensure the port of a running instance");
                 }
+                let until = self.environment().now();
+                let ran = Some(Ran { since, until });
                 match self.host().network.is_plugged(instance.id).await {
-                    Ok(false) => Seen::CutOff,
-                    Ok(true) | Err(_) => Seen::Running { since },
+                    Ok(false) => (Seen::CutOff, ran),
+                    Ok(true) | Err(_) => (Seen::Running { since }, ran),
                 }
             }
-            Ok(VmState::Absent { exit: None }) => Seen::NeverStarted,
-            Ok(VmState::Absent { exit: Some(exit) }) => Seen::Ended(match exit.cause {
-                ExitCause::GuestShutdown => EndCause::GuestShutdown,
-                ExitCause::Requested => EndCause::Requested,
-                ExitCause::GuestPanic => EndCause::Crash,
-                ExitCause::Crashed { detail } => {
-                    tracing::warn!(instance = %instance.id, %detail, "the virtual machine ended unexpectedly");
-                    EndCause::Crash
-                }
-            }),
+            Ok(VmState::Absent { exit: None }) => (Seen::NeverStarted, None),
+            Ok(VmState::Absent { exit: Some(exit) }) => {
+                let ran = ran_until(instance, &exit);
+                let cause = match exit.cause {
+                    ExitCause::GuestShutdown => EndCause::GuestShutdown,
+                    ExitCause::Requested => EndCause::Requested,
+                    ExitCause::GuestPanic => EndCause::Crash,
+                    ExitCause::Crashed { detail } => {
+                        tracing::warn!(instance = %instance.id, %detail, "the virtual machine ended unexpectedly");
+                        EndCause::Crash
+                    }
+                };
+                (Seen::Ended(cause), ran)
+            }
             Err(error) => {
                 tracing::warn!(instance = %instance.id, %error, "could not observe an instance");
-                Seen::Unknown
+                (Seen::Unknown, None)
             }
         }
     }
@@ -421,6 +436,18 @@ impl From<HostError> for Failure {
             is_retryable: error.is_retryable,
         }
     }
+}
+
+/// When a machine that has ended ran.  One of which no record says that it did has run if its guest
+/// did something, for as long as is known: at its end.
+fn ran_until(instance: &Instance, exit: &Exit) -> Option<Ran> {
+    let until = exit.at;
+    let since = match (instance.observed.vm, &exit.cause) {
+        (Vm::Running { since }, _) => since,
+        (_, ExitCause::GuestShutdown | ExitCause::GuestPanic) => until,
+        (_, ExitCause::Requested | ExitCause::Crashed { .. }) => return None,
+    };
+    Some(Ran { since, until })
 }
 
 fn port_of(instance: &Instance) -> Port {

@@ -74,7 +74,7 @@ impl Cloud {
         Self::over(Store::open(Box::new(engine), State::default()).expect("store")).await
     }
 
-    async fn over(store: Store<State>) -> Self {
+    pub(crate) async fn over(store: Store<State>) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(WallClock);
         let now = clock.clone();
         let host = cumulet_host::simulated::host(64 * 1024, Arc::new(move || now.now()));
