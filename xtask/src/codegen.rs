@@ -109,7 +109,7 @@ struct Operation {
 
 struct SoapField {
     path: String,
-    /// A parameter of the Query API, or `=` and the one value that is accepted.
+    /// A parameter of the Query API with what it sets beside, or `=` and the one value that is accepted.
     meaning: String,
     first: String,
     last: Option<String>,
@@ -314,14 +314,11 @@ fn add_soap(
                 .extend(spans(&place.1, meanings, span, versions));
         }
         for field in &operation.soap {
-            let is_known = field.meaning.starts_with('=')
-                || operation
-                    .parameters
-                    .iter()
-                    .any(|it| it.name == field.meaning);
-            if !is_known {
-                let name = &operation.name;
-                return Err(format!("{SOAP}: {name} has no parameter {}", field.meaning));
+            for named in named_by(&field.meaning) {
+                if !operation.parameters.iter().any(|it| it.name == named) {
+                    let name = &operation.name;
+                    return Err(format!("{SOAP}: {name} has no parameter {named}"));
+                }
             }
         }
     }
@@ -329,6 +326,35 @@ fn add_soap(
         Some((operation, path)) => Err(format!("{SOAP}: {operation} has no {path}")),
         None => Ok(()),
     }
+}
+
+/// The parameters that a meaning sets.
+fn named_by(meaning: &str) -> Vec<&str> {
+    if meaning.starts_with('=') {
+        return vec![];
+    }
+    let words = meaning.split('+').filter(|word| !word.is_empty());
+    words.filter_map(|word| word.split('=').next()).collect()
+}
+
+/// A meaning as the table has it.
+fn meaning_text(meaning: &str) -> String {
+    if let Some(value) = meaning.strip_prefix('=') {
+        return format!("Meaning::Always(\"{value}\")");
+    }
+    let Some((parameter, sets)) = meaning.split_once('+') else {
+        return format!("Meaning::Parameter(\"{meaning}\")");
+    };
+    let sets: Vec<String> = sets
+        .split('+')
+        .filter_map(|set| set.split_once('='))
+        .map(|(name, value)| format!("(\"{name}\", \"{value}\")"))
+        .collect();
+    let parameter = match parameter {
+        "" => "None".to_owned(),
+        name => format!("Some(\"{name}\")"),
+    };
+    format!("Meaning::Sets({parameter}, &[{}])", sets.join(", "))
 }
 
 /// What an element means from when to when.
@@ -531,10 +557,7 @@ fn soap_table(fields: &[SoapField], out: &mut String) {
     fields.sort_by_key(|it| (&it.path, &it.first));
     out.push_str("\nstatic SOAP: &[SoapField] = &[\n");
     for it in fields {
-        let meaning = match it.meaning.strip_prefix('=') {
-            Some(value) => format!("Meaning::Always(\"{value}\")"),
-            None => format!("Meaning::Parameter(\"{}\")", it.meaning),
-        };
+        let meaning = meaning_text(&it.meaning);
         let _ = writeln!(
             out,
             "    SoapField {{ path: \"{}\", meaning: {meaning}, first: {}, last: {} }},",

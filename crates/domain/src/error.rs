@@ -89,6 +89,9 @@ pub enum Error {
     InvalidValue { parameter: String, message: String },
     #[error("{message}")]
     InvalidCombination { message: String },
+    /// A value that an attribute of an image cannot hold.
+    #[error("{message}")]
+    InvalidItem { message: String },
     #[error("The request must contain the parameter {parameter}")]
     Missing { parameter: String },
     #[error("{message}")]

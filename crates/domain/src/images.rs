@@ -7,6 +7,19 @@ use serde::{Deserialize, Serialize};
 use crate::instances::StateReason;
 use crate::{AccountId, Digest, Error, ImageId, KernelId, Resource, Timestamp};
 
+/// Most accounts that one image names: its record, of 512 KiB at most, holds them all.
+pub const LAUNCH_ACCOUNTS_MAX: usize = 10_000;
+/// Longest description, EC2's own limit.
+pub const DESCRIPTION_LEN_MAX: usize = 255;
+
+/// Launch permissions to add or to remove.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LaunchPermissions {
+    /// The group `all`, the only one there is.
+    pub everybody: bool,
+    pub accounts: BTreeSet<AccountId>,
+}
+
 /// A registered image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
@@ -140,6 +153,69 @@ impl Image {
         self.owner == account || self.is_public || self.launch_accounts.contains(&account)
     }
 
+    /// That it was not deregistered.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub fn check_registered(&self) -> Result<(), Error> {
+        match self.state {
+            ImageState::Available => Ok(()),
+            ImageState::Deregistered { .. } => Err(Error::Unavailable {
+                resource: Resource::Image,
+                id: self.id.to_string(),
+                why: None,
+            }),
+        }
+    }
+
+    /// Adds launch permissions, then removes others.  Adding what is there and removing what is not
+    /// there changes nothing.
+    ///
+    /// # Errors
+    /// `LimitExceeded` when it would name more than [`LAUNCH_ACCOUNTS_MAX`] accounts.
+    pub fn change_permissions(
+        &mut self,
+        add: &LaunchPermissions,
+        remove: &LaunchPermissions,
+    ) -> Result<(), Error> {
+        self.is_public = (self.is_public || add.everybody) && !remove.everybody;
+        self.launch_accounts.extend(&add.accounts);
+        self.launch_accounts
+            .retain(|account| !remove.accounts.contains(account));
+        if self.launch_accounts.len() > LAUNCH_ACCOUNTS_MAX {
+            return Err(Error::LimitExceeded {
+                resource: Resource::Image,
+                message: format!(
+                    "The image {} would have {} explicit launch permissions; it may have {LAUNCH_ACCOUNTS_MAX}",
+                    self.id,
+                    self.launch_accounts.len()
+                ),
+            });
+        }
+        Ok(())
+    }
+
+    /// Attaches a product code.  An image has one at most, and keeps it; giving it the same again
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// `InvalidItem` when it has another.
+    pub fn attach_product_code(&mut self, code: &str) -> Result<(), Error> {
+        match self.product_codes.as_slice() {
+            [] => {
+                self.product_codes.push(code.to_owned());
+                Ok(())
+            }
+            [own] if own == code => Ok(()),
+            _ => Err(Error::InvalidItem {
+                message: format!(
+                    "The product code of {} is set already and cannot be changed",
+                    self.id
+                ),
+            }),
+        }
+    }
+
     /// Whether `account` may launch it now.
     ///
     /// # Errors
@@ -165,6 +241,20 @@ impl Image {
             (ImageState::Available, None) => Ok(()),
         }
     }
+}
+
+/// Checks the length of a description.
+///
+/// # Errors
+/// `InvalidValue`.
+pub fn check_description(text: &str) -> Result<(), Error> {
+    if text.chars().count() <= DESCRIPTION_LEN_MAX {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "Description",
+        format!("A description has at most {DESCRIPTION_LEN_MAX} characters"),
+    ))
 }
 
 /// Checks a `Name` of RegisterImage: 3 to 128 of letters, digits and `()[] ./-'@_`, as EC2 has it.

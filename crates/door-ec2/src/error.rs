@@ -120,6 +120,7 @@ impl From<Error> for Refused {
                 _ => (400, "InvalidParameterValue", text),
             },
             Error::InvalidCombination { .. } => (400, "InvalidParameterCombination", text),
+            Error::InvalidItem { .. } => (400, "InvalidAMIAttributeItemValue", text),
             Error::Missing { .. } => (400, "MissingParameter", text),
             Error::Unsupported { .. } => (400, "UnsupportedOperation", text),
             Error::LimitExceeded { resource, .. } => match resource {

@@ -1,6 +1,8 @@
 //! RegisterImage, DescribeImages, DeregisterImage.
 
-use cumulet_domain::images::{Architecture, BootKind, Image, ImageState, Preparation};
+use cumulet_domain::images::{
+    Architecture, BootKind, Image, ImageState, Preparation, check_description,
+};
 use cumulet_domain::{AccountId, Error, ImageId, Resource};
 use cumulet_ec2_model::Answer;
 use cumulet_engine::images::{ExecutableFilter, ImagesQuery, OwnerFilter, RegisterImage};
@@ -10,9 +12,6 @@ use crate::call::Call;
 use crate::error::Refused;
 use crate::filters::{Filters, Known};
 use crate::paging::Page;
-
-/// Longest description, EC2's own limit.
-const DESCRIPTION_LEN_MAX: usize = 255;
 
 const FILTERS: Known = Known {
     names: &[
@@ -78,13 +77,8 @@ pub(crate) async fn register(call: &Call<'_>) -> Result<String, Refused> {
         }
     };
     let description = request.text("Description").map(str::to_owned);
-    if description
-        .as_ref()
-        .is_some_and(|text| text.len() > DESCRIPTION_LEN_MAX)
-    {
-        return Err(Refused::invalid(format!(
-            "A description has at most {DESCRIPTION_LEN_MAX} characters"
-        )));
+    if let Some(text) = &description {
+        check_description(text)?;
     }
     let register = RegisterImage {
         location: request.required("ImageLocation")?.to_owned(),

@@ -2,7 +2,7 @@
 //!
 //! A request goes: parameters from URL and form ([`router`]), signature
 //! (`cumulet-auth`), shape of the version (`cumulet-ec2-model`), one function of a
-//! resource's file ([`images`], [`instances`], [`launch`], [`status`], [`keypairs`],
+//! resource's file ([`images`], [`image_attributes`], [`instances`], [`launch`], [`status`], [`keypairs`],
 //! [`regions`]), the engine, and back through [`Answer`](cumulet_ec2_model::Answer).
 //! A SOAP message ([`soap`]) becomes such parameters, and is answered in an envelope; what its
 //! clients are generated from is in [`documents`].
@@ -14,6 +14,7 @@ mod call;
 mod documents;
 mod error;
 mod filters;
+mod image_attributes;
 mod images;
 mod instances;
 mod keypairs;

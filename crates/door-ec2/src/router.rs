@@ -12,8 +12,8 @@ use crate::call::Call;
 use crate::error::Refused;
 use crate::keys::EngineKeys;
 use crate::{
-    Handled, RequestContext, documents, images, instances, keypairs, launch, regions, soap, status,
-    sts,
+    Handled, RequestContext, documents, image_attributes, images, instances, keypairs, launch,
+    regions, soap, status, sts,
 };
 
 /// Longest name of an action that the log repeats.
@@ -146,6 +146,9 @@ pub(crate) async fn dispatch(call: &Call<'_>) -> Result<String, Refused> {
         "RegisterImage" => images::register(call).await,
         "DescribeImages" => images::describe(call),
         "DeregisterImage" => images::deregister(call).await,
+        "ModifyImageAttribute" => image_attributes::modify(call).await,
+        "DescribeImageAttribute" => image_attributes::describe(call),
+        "ResetImageAttribute" => image_attributes::reset(call).await,
         "RunInstances" => launch::run(call).await,
         "DescribeInstances" => instances::describe(call),
         "DescribeInstanceStatus" => status::describe(call).await,

@@ -25,6 +25,13 @@ const GOOD: &[(&str, Pairs)] = &[
     ("DeleteKeyPair", &[("KeyName", "kept")]),
     ("DeregisterImage", &[("ImageId", "ami-12345678")]),
     ("DescribeAvailabilityZones", &[]),
+    (
+        "DescribeImageAttribute",
+        &[
+            ("ImageId", "ami-12345678"),
+            ("Attribute", "launchPermission"),
+        ],
+    ),
     ("DescribeImages", &[]),
     ("DescribeInstanceStatus", &[]),
     ("DescribeInstances", &[]),
@@ -35,8 +42,24 @@ const GOOD: &[(&str, Pairs)] = &[
         "ImportKeyPair",
         &[("KeyName", "new"), ("PublicKeyMaterial", "c3NoLXJzYQ==")],
     ),
+    (
+        "ModifyImageAttribute",
+        &[
+            ("ImageId", "ami-12345678"),
+            ("Attribute", "launchPermission"),
+            ("OperationType", "add"),
+            ("UserId.1", "123456789012"),
+        ],
+    ),
     ("RebootInstances", &[("InstanceId.1", "i-12345678")]),
     ("RegisterImage", &[("ImageLocation", "bucket/none")]),
+    (
+        "ResetImageAttribute",
+        &[
+            ("ImageId", "ami-12345678"),
+            ("Attribute", "launchPermission"),
+        ],
+    ),
     (
         "RunInstances",
         &[

@@ -75,6 +75,24 @@ const NOTHING_TO_SAY: &[(&str, &str)] = &[
     ("imagesSet/item/tpmSupport", "no such devices"),
     ("imagesSet/item/deprecationTime", "nothing is deprecated"),
     ("imagesSet/item/imdsSupport", "no image asks for a mode"),
+    // Attributes of images.
+    ("kernel/value", "images name no kernel"),
+    ("ramdisk/value", "images name no ramdisk"),
+    ("blockDeviceMapping/item", "no volumes yet"),
+    ("sriovNetSupport/value", "no such devices"),
+    ("bootMode/value", "no image asks for a mode"),
+    ("tpmSupport/value", "no such devices"),
+    ("uefiData/value", "no such variables are kept"),
+    ("imdsSupport/value", "no image asks for a mode"),
+    ("lastLaunchedTime", "not recorded"),
+    (
+        "launchPermission/item/organizationArn",
+        "accounts are in no organizations",
+    ),
+    (
+        "launchPermission/item/organizationalUnitArn",
+        "accounts are in no organizations",
+    ),
     // Status.
     (
         "instanceStatusSet/item/eventsSet/item",
@@ -255,6 +273,50 @@ impl World {
                     .ok();
                 let id = reply.value("imageId").expect("an id");
                 paths.extend(ask(vec![("ImageId", id)]).await.paths());
+            }
+            "ModifyImageAttribute" | "ResetImageAttribute" => {
+                let mut pairs = vec![
+                    ("ImageId", self.image.clone()),
+                    ("Attribute", text("launchPermission")),
+                ];
+                if operation == "ModifyImageAttribute" {
+                    pairs.push(("OperationType", text("add")));
+                    pairs.push(("UserId.1", text("495219933132")));
+                }
+                paths.extend(ask(pairs).await.paths());
+            }
+            "DescribeImageAttribute" => {
+                let granted = [
+                    ("ImageId", self.image.as_str()),
+                    ("Attribute", "launchPermission"),
+                    ("OperationType", "add"),
+                    ("UserId.1", "495219933132"),
+                    ("UserGroup.1", "all"),
+                ];
+                self.client
+                    .ask("ModifyImageAttribute", "2007-03-01", &granted)
+                    .await
+                    .ok();
+                for (name, first) in [
+                    ("launchPermission", "2006-10-01"),
+                    ("productCodes", "2007-03-01"),
+                    ("kernel", "2008-02-01"),
+                    ("ramdisk", "2008-02-01"),
+                    ("blockDeviceMapping", "2008-02-01"),
+                    ("description", "2009-10-31"),
+                    ("sriovNetSupport", "2013-10-15"),
+                    ("bootMode", "2016-11-15"),
+                    ("tpmSupport", "2016-11-15"),
+                    ("uefiData", "2016-11-15"),
+                    ("imdsSupport", "2016-11-15"),
+                    ("deregistrationProtection", "2016-11-15"),
+                ] {
+                    if version >= first {
+                        let pairs =
+                            vec![("ImageId", self.image.clone()), ("Attribute", text(name))];
+                        paths.extend(ask(pairs).await.paths());
+                    }
+                }
             }
             "CreateKeyPair" => {
                 let name = format!("key of {version}");

@@ -46,6 +46,12 @@ pub enum Meaning {
     Parameter(&'static str),
     /// Nothing that is not known: it has this value.
     Always(&'static str),
+    /// As `Parameter`, if one is named, else the element is empty; that it is there at all gives these
+    /// parameters these values.  What two elements say differently is a choice, made twice.
+    Sets(
+        Option<&'static str>,
+        &'static [(&'static str, &'static str)],
+    ),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -237,6 +237,20 @@ impl<'a> Request<'a> {
         self.params.list(name)
     }
 
+    /// The values of `list.1.member`, `list.2.member` … in order; items without the member are skipped.
+    pub fn members(&self, list: &str, member: &str) -> Vec<&'a str> {
+        let indexes = self.params.indexes(list);
+        indexes
+            .into_iter()
+            .filter_map(|index| self.text(&format!("{list}.{index}.{member}")))
+            .collect()
+    }
+
+    /// Whether there is a parameter of this name, or any item of such a list.
+    pub fn has_any(&self, name: &str) -> bool {
+        self.params.contains(name) || !self.params.indexes(name).is_empty()
+    }
+
     /// A number; those that do not fit are refused by name.
     ///
     /// # Errors

@@ -35,15 +35,8 @@ pub fn params(
     leaves: &[Leaf],
 ) -> Result<Params, ModelError> {
     let mut params = Params::default();
-    let mut add = |name: &str, value: &str| {
-        params
-            .insert(name.to_owned(), value.to_owned())
-            .map_err(|cause| ModelError::InvalidCombination {
-                message: cause.to_string(),
-            })
-    };
-    add("Action", operation.name)?;
-    add("Version", version.as_str())?;
+    add(&mut params, "Action", operation.name)?;
+    add(&mut params, "Version", version.as_str())?;
     for leaf in leaves {
         let Some(field) = find(operation, version, &leaf.path) else {
             if leaf.text.is_empty() && is_container(operation, version, &leaf.path) {
@@ -52,21 +45,54 @@ pub fn params(
             return Err(ModelError::UnknownParameter(shown(&leaf.path)));
         };
         match field.meaning {
-            Meaning::Parameter(pattern) => add(&numbered(pattern, leaf)?, &leaf.text)?,
-            Meaning::Always(value) if leaf.text == value => {}
-            Meaning::Always(value) => {
-                return Err(ModelError::InvalidValue {
-                    parameter: shown(&leaf.path),
-                    message: format!(
-                        "Invalid value '{}' for {}. It must be {value}.",
-                        shown(&leaf.text),
-                        shown(&leaf.path)
-                    ),
-                });
+            Meaning::Parameter(pattern) => add(&mut params, &numbered(pattern, leaf)?, &leaf.text)?,
+            Meaning::Always(value) => check_text(leaf, value)?,
+            Meaning::Sets(pattern, values) => {
+                for (name, value) in values {
+                    choose(&mut params, name, value, leaf)?;
+                }
+                match pattern {
+                    Some(pattern) => add(&mut params, &numbered(pattern, leaf)?, &leaf.text)?,
+                    None => check_text(leaf, "")?,
+                }
             }
         }
     }
     Ok(params)
+}
+
+fn add(params: &mut Params, name: &str, value: &str) -> Result<(), ModelError> {
+    params
+        .insert(name.to_owned(), value.to_owned())
+        .map_err(|cause| ModelError::InvalidCombination {
+            message: cause.to_string(),
+        })
+}
+
+/// Sets a parameter that other elements may have set to the same.
+fn choose(params: &mut Params, name: &str, value: &str, leaf: &Leaf) -> Result<(), ModelError> {
+    match params.get(name) {
+        Some(chosen) if chosen == value => Ok(()),
+        Some(chosen) => Err(ModelError::InvalidCombination {
+            message: format!("{} cannot be given beside {chosen}", shown(&leaf.path)),
+        }),
+        None => add(params, name, value),
+    }
+}
+
+fn check_text(leaf: &Leaf, wanted: &str) -> Result<(), ModelError> {
+    if leaf.text == wanted {
+        return Ok(());
+    }
+    let wanted = if wanted.is_empty() { "empty" } else { wanted };
+    Err(ModelError::InvalidValue {
+        parameter: shown(&leaf.path),
+        message: format!(
+            "Invalid value '{}' for {}. It must be {wanted}.",
+            shown(&leaf.text),
+            shown(&leaf.path)
+        ),
+    })
 }
 
 fn find(operation: &Operation, version: Version, path: &str) -> Option<&'static SoapField> {

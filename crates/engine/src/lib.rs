@@ -9,6 +9,7 @@
 
 pub mod accounts;
 pub mod environment;
+pub mod image_attributes;
 pub mod image_bytes;
 pub mod images;
 pub mod instances;

@@ -19,6 +19,9 @@ mod delete_key_pair;
 mod import_key_pair;
 mod describe_regions;
 mod describe_availability_zones;
+mod modify_image_attribute;
+mod describe_image_attribute;
+mod reset_image_attribute;
 
 /// Operations implemented here, by name.
 pub(crate) static OPERATIONS: &[&crate::model::Operation] = &[
@@ -26,6 +29,7 @@ pub(crate) static OPERATIONS: &[&crate::model::Operation] = &[
     &delete_key_pair::OPERATION,
     &deregister_image::OPERATION,
     &describe_availability_zones::OPERATION,
+    &describe_image_attribute::OPERATION,
     &describe_images::OPERATION,
     &describe_instance_status::OPERATION,
     &describe_instances::OPERATION,
@@ -33,8 +37,10 @@ pub(crate) static OPERATIONS: &[&crate::model::Operation] = &[
     &describe_regions::OPERATION,
     &get_console_output::OPERATION,
     &import_key_pair::OPERATION,
+    &modify_image_attribute::OPERATION,
     &reboot_instances::OPERATION,
     &register_image::OPERATION,
+    &reset_image_attribute::OPERATION,
     &run_instances::OPERATION,
     &terminate_instances::OPERATION,
 ];
@@ -60,6 +66,9 @@ macro_rules! for_each_operation {
             import_key_pair "ImportKeyPair";
             describe_regions "DescribeRegions";
             describe_availability_zones "DescribeAvailabilityZones";
+            modify_image_attribute "ModifyImageAttribute";
+            describe_image_attribute "DescribeImageAttribute";
+            reset_image_attribute "ResetImageAttribute";
         }
     };
 }

@@ -11,6 +11,7 @@ pub(crate) static MESSAGES: &[Message] = &[
     Message { operation: "DeleteKeyPair", request: &DELETE_KEY_PAIR_TYPE, response: &DELETE_KEY_PAIR_RESPONSE_TYPE, early: None },
     Message { operation: "DeregisterImage", request: &DEREGISTER_IMAGE_TYPE, response: &DEREGISTER_IMAGE_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeAvailabilityZones", request: &DESCRIBE_AVAILABILITY_ZONES_TYPE, response: &DESCRIBE_AVAILABILITY_ZONES_RESPONSE_TYPE, early: None },
+    Message { operation: "DescribeImageAttribute", request: &DESCRIBE_IMAGE_ATTRIBUTE_TYPE, response: &DESCRIBE_IMAGE_ATTRIBUTE_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeImages", request: &DESCRIBE_IMAGES_TYPE, response: &DESCRIBE_IMAGES_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeInstanceStatus", request: &DESCRIBE_INSTANCE_STATUS_TYPE, response: &DESCRIBE_INSTANCE_STATUS_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeInstances", request: &DESCRIBE_INSTANCES_TYPE, response: &DESCRIBE_INSTANCES_RESPONSE_TYPE, early: None },
@@ -18,8 +19,10 @@ pub(crate) static MESSAGES: &[Message] = &[
     Message { operation: "DescribeRegions", request: &DESCRIBE_REGIONS_TYPE, response: &DESCRIBE_REGIONS_RESPONSE_TYPE, early: None },
     Message { operation: "GetConsoleOutput", request: &GET_CONSOLE_OUTPUT_TYPE, response: &GET_CONSOLE_OUTPUT_RESPONSE_TYPE, early: None },
     Message { operation: "ImportKeyPair", request: &IMPORT_KEY_PAIR_TYPE, response: &IMPORT_KEY_PAIR_RESPONSE_TYPE, early: None },
+    Message { operation: "ModifyImageAttribute", request: &MODIFY_IMAGE_ATTRIBUTE_TYPE, response: &MODIFY_IMAGE_ATTRIBUTE_RESPONSE_TYPE, early: None },
     Message { operation: "RebootInstances", request: &REBOOT_INSTANCES_TYPE, response: &REBOOT_INSTANCES_RESPONSE_TYPE, early: None },
     Message { operation: "RegisterImage", request: &REGISTER_IMAGE_TYPE, response: &REGISTER_IMAGE_RESPONSE_TYPE, early: None },
+    Message { operation: "ResetImageAttribute", request: &RESET_IMAGE_ATTRIBUTE_TYPE, response: &RESET_IMAGE_ATTRIBUTE_RESPONSE_TYPE, early: None },
     Message { operation: "RunInstances", request: &RUN_INSTANCES_TYPE, response: &RUN_INSTANCES_RESPONSE_TYPE, early: Some((&RESERVATION_INFO_TYPE, V2008_05_05)) },
     Message { operation: "TerminateInstances", request: &TERMINATE_INSTANCES_TYPE, response: &TERMINATE_INSTANCES_RESPONSE_TYPE, early: None },
 ];
@@ -103,6 +106,80 @@ static DESCRIBE_AVAILABILITY_ZONES_RESPONSE_TYPE: Type = Type { name: "DescribeA
     Member { name: "availabilityZoneInfo", kind: Kind::Typed(&AVAILABILITY_ZONE_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
 ] };
 
+static EMPTY_ELEMENT_TYPE: Type = Type { name: "EmptyElementType", is_mixed: false, attributes: &[], members: &[] };
+
+static DESCRIBE_IMAGE_ATTRIBUTE_TYPE: Type = Type { name: "DescribeImageAttributeType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "imageId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "launchPermission", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "productCodes", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: Some(V2007_03_01), last: None },
+    Member { name: "kernel", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: Some(V2008_02_01), last: None },
+    Member { name: "ramdisk", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: Some(V2008_02_01), last: None },
+    Member { name: "blockDeviceMapping", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: Some(V2008_02_01), last: None },
+    Member { name: "description", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: Some(V2009_10_31), last: None },
+    Member { name: "instanceTypeCategory", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: Some(V2012_03_01), last: None },
+] };
+
+static LAUNCH_PERMISSION_ITEM_TYPE: Type = Type { name: "LaunchPermissionItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "userId", kind: Kind::Plain("string"), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "group", kind: Kind::Plain("string"), occurs: Occurs::Choice, first: None, last: None },
+] };
+
+static LAUNCH_PERMISSION_LIST_TYPE: Type = Type { name: "LaunchPermissionListType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&LAUNCH_PERMISSION_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static PRODUCT_CODE_ITEM_TYPE: Type = Type { name: "ProductCodeItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "productCode", kind: Kind::Plain("string"), occurs: Occurs::Choice, first: None, last: None },
+] };
+
+static PRODUCT_CODE_LIST_TYPE: Type = Type { name: "ProductCodeListType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&PRODUCT_CODE_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static PRODUCT_CODES_SET_ITEM_TYPE: Type = Type { name: "ProductCodesSetItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "productCode", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "type", kind: Kind::Plain("string"), occurs: Occurs::Once, first: Some(V2012_04_01), last: None },
+] };
+
+static PRODUCT_CODES_SET_TYPE: Type = Type { name: "ProductCodesSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&PRODUCT_CODES_SET_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static NULLABLE_ATTRIBUTE_VALUE_TYPE: Type = Type { name: "NullableAttributeValueType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "value", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+] };
+
+static EBS_BLOCK_DEVICE_TYPE: Type = Type { name: "EbsBlockDeviceType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "snapshotId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "volumeSize", kind: Kind::Plain("int"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "deleteOnTermination", kind: Kind::Plain("boolean"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "volumeType", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2012_07_20), last: None },
+    Member { name: "iops", kind: Kind::Plain("int"), occurs: Occurs::AtMostOnce, first: Some(V2012_07_20), last: None },
+] };
+
+static BLOCK_DEVICE_MAPPING_ITEM_TYPE: Type = Type { name: "BlockDeviceMappingItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "virtualName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: Some(V2008_02_01), last: Some(V2009_08_15) },
+    Member { name: "deviceName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "virtualName", kind: Kind::Plain("string"), occurs: Occurs::Choice, first: Some(V2009_10_31), last: None },
+    Member { name: "ebs", kind: Kind::Typed(&EBS_BLOCK_DEVICE_TYPE), occurs: Occurs::Choice, first: Some(V2009_10_31), last: None },
+    Member { name: "noDevice", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: Some(V2009_10_31), last: None },
+] };
+
+static BLOCK_DEVICE_MAPPING_TYPE: Type = Type { name: "BlockDeviceMappingType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&BLOCK_DEVICE_MAPPING_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static DESCRIBE_IMAGE_ATTRIBUTE_RESPONSE_TYPE: Type = Type { name: "DescribeImageAttributeResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "imageId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "launchPermission", kind: Kind::Typed(&LAUNCH_PERMISSION_LIST_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "productCodes", kind: Kind::Typed(&PRODUCT_CODE_LIST_TYPE), occurs: Occurs::Choice, first: Some(V2007_03_01), last: Some(V2011_12_15) },
+    Member { name: "productCodes", kind: Kind::Typed(&PRODUCT_CODES_SET_TYPE), occurs: Occurs::Choice, first: Some(V2012_03_01), last: None },
+    Member { name: "kernel", kind: Kind::Typed(&NULLABLE_ATTRIBUTE_VALUE_TYPE), occurs: Occurs::Choice, first: Some(V2008_02_01), last: None },
+    Member { name: "ramdisk", kind: Kind::Typed(&NULLABLE_ATTRIBUTE_VALUE_TYPE), occurs: Occurs::Choice, first: Some(V2008_02_01), last: None },
+    Member { name: "description", kind: Kind::Typed(&NULLABLE_ATTRIBUTE_VALUE_TYPE), occurs: Occurs::Choice, first: Some(V2009_10_31), last: None },
+    Member { name: "blockDeviceMapping", kind: Kind::Typed(&BLOCK_DEVICE_MAPPING_TYPE), occurs: Occurs::Choice, first: Some(V2008_02_01), last: None },
+] };
+
 static DESCRIBE_IMAGES_EXECUTABLE_BY_TYPE: Type = Type { name: "DescribeImagesExecutableByType", is_mixed: false, attributes: &[], members: &[
     Member { name: "user", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
 ] };
@@ -136,40 +213,9 @@ static DESCRIBE_IMAGES_TYPE: Type = Type { name: "DescribeImagesType", is_mixed:
     Member { name: "filterSet", kind: Kind::Typed(&FILTER_SET_TYPE), occurs: Occurs::AtMostOnce, first: Some(V2010_08_31), last: None },
 ] };
 
-static PRODUCT_CODES_SET_ITEM_TYPE: Type = Type { name: "ProductCodesSetItemType", is_mixed: false, attributes: &[], members: &[
-    Member { name: "productCode", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
-    Member { name: "type", kind: Kind::Plain("string"), occurs: Occurs::Once, first: Some(V2012_04_01), last: None },
-] };
-
-static PRODUCT_CODES_SET_TYPE: Type = Type { name: "ProductCodesSetType", is_mixed: false, attributes: &[], members: &[
-    Member { name: "item", kind: Kind::Typed(&PRODUCT_CODES_SET_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
-] };
-
 static STATE_REASON_TYPE: Type = Type { name: "StateReasonType", is_mixed: false, attributes: &[], members: &[
     Member { name: "code", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
     Member { name: "message", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
-] };
-
-static EBS_BLOCK_DEVICE_TYPE: Type = Type { name: "EbsBlockDeviceType", is_mixed: false, attributes: &[], members: &[
-    Member { name: "snapshotId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
-    Member { name: "volumeSize", kind: Kind::Plain("int"), occurs: Occurs::AtMostOnce, first: None, last: None },
-    Member { name: "deleteOnTermination", kind: Kind::Plain("boolean"), occurs: Occurs::AtMostOnce, first: None, last: None },
-    Member { name: "volumeType", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2012_07_20), last: None },
-    Member { name: "iops", kind: Kind::Plain("int"), occurs: Occurs::AtMostOnce, first: Some(V2012_07_20), last: None },
-] };
-
-static EMPTY_ELEMENT_TYPE: Type = Type { name: "EmptyElementType", is_mixed: false, attributes: &[], members: &[] };
-
-static BLOCK_DEVICE_MAPPING_ITEM_TYPE: Type = Type { name: "BlockDeviceMappingItemType", is_mixed: false, attributes: &[], members: &[
-    Member { name: "virtualName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: Some(V2008_02_01), last: Some(V2009_08_15) },
-    Member { name: "deviceName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
-    Member { name: "virtualName", kind: Kind::Plain("string"), occurs: Occurs::Choice, first: Some(V2009_10_31), last: None },
-    Member { name: "ebs", kind: Kind::Typed(&EBS_BLOCK_DEVICE_TYPE), occurs: Occurs::Choice, first: Some(V2009_10_31), last: None },
-    Member { name: "noDevice", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: Some(V2009_10_31), last: None },
-] };
-
-static BLOCK_DEVICE_MAPPING_TYPE: Type = Type { name: "BlockDeviceMappingType", is_mixed: false, attributes: &[], members: &[
-    Member { name: "item", kind: Kind::Typed(&BLOCK_DEVICE_MAPPING_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
 ] };
 
 static RESOURCE_TAG_SET_ITEM_TYPE: Type = Type { name: "ResourceTagSetItemType", is_mixed: false, attributes: &[], members: &[
@@ -518,6 +564,26 @@ static IMPORT_KEY_PAIR_RESPONSE_TYPE: Type = Type { name: "ImportKeyPairResponse
     Member { name: "keyFingerprint", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
 ] };
 
+static LAUNCH_PERMISSION_OPERATION_TYPE: Type = Type { name: "LaunchPermissionOperationType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "add", kind: Kind::Typed(&LAUNCH_PERMISSION_LIST_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "remove", kind: Kind::Typed(&LAUNCH_PERMISSION_LIST_TYPE), occurs: Occurs::Choice, first: None, last: None },
+] };
+
+static ATTRIBUTE_VALUE_TYPE: Type = Type { name: "AttributeValueType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "value", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static MODIFY_IMAGE_ATTRIBUTE_TYPE: Type = Type { name: "ModifyImageAttributeType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "imageId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "launchPermission", kind: Kind::Typed(&LAUNCH_PERMISSION_OPERATION_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "productCodes", kind: Kind::Typed(&PRODUCT_CODE_LIST_TYPE), occurs: Occurs::Choice, first: Some(V2007_03_01), last: None },
+    Member { name: "description", kind: Kind::Typed(&ATTRIBUTE_VALUE_TYPE), occurs: Occurs::Choice, first: Some(V2009_10_31), last: None },
+] };
+
+static MODIFY_IMAGE_ATTRIBUTE_RESPONSE_TYPE: Type = Type { name: "ModifyImageAttributeResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "return", kind: Kind::Plain("boolean"), occurs: Occurs::Once, first: None, last: None },
+] };
+
 static REBOOT_INSTANCES_ITEM_TYPE: Type = Type { name: "RebootInstancesItemType", is_mixed: false, attributes: &[], members: &[
     Member { name: "instanceId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
 ] };
@@ -548,6 +614,15 @@ static REGISTER_IMAGE_TYPE: Type = Type { name: "RegisterImageType", is_mixed: f
 
 static REGISTER_IMAGE_RESPONSE_TYPE: Type = Type { name: "RegisterImageResponseType", is_mixed: false, attributes: &[], members: &[
     Member { name: "imageId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static RESET_IMAGE_ATTRIBUTE_TYPE: Type = Type { name: "ResetImageAttributeType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "imageId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "launchPermission", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: None, last: None },
+] };
+
+static RESET_IMAGE_ATTRIBUTE_RESPONSE_TYPE: Type = Type { name: "ResetImageAttributeResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "return", kind: Kind::Plain("boolean"), occurs: Occurs::Once, first: None, last: None },
 ] };
 
 static RUN_INSTANCE_ITEM_TYPE: Type = Type { name: "RunInstanceItemType", is_mixed: false, attributes: &[], members: &[

@@ -1,0 +1,284 @@
+//! Which images DescribeImages shows to whom, by Query and by SOAP.
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::{A_DIGEST, Client, Cloud, Reply, account};
+use cumulet_domain::images::BootKind;
+use cumulet_domain::{AccountId, ImageId};
+use cumulet_engine::images::StoredBytes;
+
+const OLD: &str = "2007-03-01";
+
+async fn image(cloud: &Cloud, owner: AccountId, name: &str, is_public: bool) -> String {
+    let stored = StoredBytes {
+        digest: A_DIGEST,
+        size_bytes: 1 << 20,
+        kind: BootKind::Disk,
+    };
+    let image = cloud
+        .engine
+        .add_stored_image(owner, name.into(), is_public, stored);
+    image.await.expect("an image").id.to_string()
+}
+
+async fn modify(client: &Client, version: &str, id: &str, rest: &[(&str, &str)]) -> Reply {
+    let all = [&[("ImageId", id)], rest].concat();
+    client.ask("ModifyImageAttribute", version, &all).await
+}
+
+/// Everybody's images, by their names.
+struct Gallery {
+    cloud: Cloud,
+    client: Client,
+    images: Vec<(&'static str, String)>,
+}
+
+impl Gallery {
+    async fn open() -> Self {
+        let cloud = Cloud::start().await;
+        let (client, stranger) = (cloud.client(), cloud.stranger().await);
+        let (me, them) = (client.account, stranger.account);
+        let mut images = vec![];
+        for (name, owner, is_public, explicit) in [
+            ("my-private", me, false, None),
+            ("my-public", me, true, None),
+            ("my-granted", me, false, Some(them)),
+            // An owner may name himself; it is his own image all the same.
+            ("my-self-granted", me, false, Some(me)),
+            ("my-gone", me, true, Some(them)),
+            ("their-private", them, false, None),
+            ("their-public", them, true, None),
+            ("their-granted", them, false, Some(me)),
+            ("their-public-granted", them, true, Some(me)),
+            ("their-other", them, false, Some(account(3))),
+        ] {
+            let id = image(&cloud, owner, name, is_public).await;
+            let asker = if owner == me { &client } else { &stranger };
+            if let Some(account) = explicit {
+                let account = account.to_string();
+                let pairs = [
+                    ("Attribute", "launchPermission"),
+                    ("OperationType", "add"),
+                    ("UserId.1", account.as_str()),
+                ];
+                modify(asker, OLD, &id, &pairs).await.ok();
+            }
+            if name == "my-gone" {
+                let pairs = [("ImageId", id.as_str())];
+                asker.ask("DeregisterImage", OLD, &pairs).await.ok();
+            }
+            images.push((name, id));
+        }
+        Self {
+            cloud,
+            client,
+            images,
+        }
+    }
+
+    fn id(&self, name: &str) -> &str {
+        let found = self.images.iter().find(|(known, _)| *known == name);
+        &found.expect("an image of that name").1
+    }
+
+    fn names(&self, ids: &[String]) -> BTreeSet<&'static str> {
+        let is_seen = |(_, id): &&(&str, String)| ids.contains(id);
+        self.images
+            .iter()
+            .filter(is_seen)
+            .map(|(name, _)| *name)
+            .collect()
+    }
+
+    /// What is chosen by ids (given as names), owners and who may launch; both bindings agree.
+    async fn chosen(&self, ids: &[&str], owners: &[&str], by: &[&str]) -> BTreeSet<&'static str> {
+        let ids: Vec<&str> = ids.iter().map(|name| self.id(name)).collect();
+        let mut pairs = vec![];
+        let mut inside = String::new();
+        for (list, parameter, set, element) in [
+            (by, "ExecutableBy", "executableBySet", "user"),
+            (ids.as_slice(), "ImageId", "imagesSet", "imageId"),
+            (owners, "Owner", "ownersSet", "owner"),
+        ] {
+            inside.push_str(&format!("<{set}>"));
+            for (number, value) in (1..).zip(list) {
+                pairs.push((format!("{parameter}.{number}"), (*value).to_owned()));
+                inside.push_str(&format!("<item><{element}>{value}</{element}></item>"));
+            }
+            inside.push_str(&format!("</{set}>"));
+        }
+        let pairs: Vec<(&str, &str)> = pairs
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let by_query = self.client.ask("DescribeImages", OLD, &pairs).await.ok();
+        let by_soap = self.client.soap("DescribeImages", OLD, &inside).await.ok();
+        let found = by_query.values("imageId");
+        assert_eq!(by_soap.values("imageId"), found);
+        self.names(&found)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_are_chosen_by_the_references_rules() {
+    let gallery = Gallery::open().await;
+    let launchable = [
+        "my-private",
+        "my-public",
+        "my-granted",
+        "my-self-granted",
+        "my-gone",
+        "their-public",
+        "their-granted",
+        "their-public-granted",
+    ];
+    let (me, them) = ("000000000001", "000000000002");
+    let mine = [
+        "my-private",
+        "my-public",
+        "my-granted",
+        "my-self-granted",
+        "my-gone",
+    ];
+    let theirs = ["their-public", "their-granted", "their-public-granted"];
+    let public = [
+        "my-public",
+        "my-gone",
+        "their-public",
+        "their-public-granted",
+    ];
+    let given = ["their-granted", "their-public-granted"];
+    let to_them = ["my-granted", "my-gone"];
+    type Names<'a> = &'a [&'a str];
+    let cases: &[(Names<'_>, Names<'_>, Names<'_>, Names<'_>)] = &[
+        (&[], &[], &[], &launchable),
+        (&[], &["self"], &[], &mine),
+        (&[], &[me], &[], &mine),
+        // Of others, what one may launch.
+        (&[], &[them], &[], &theirs),
+        (&[], &["self", them], &[], &launchable),
+        (&[], &["amazon"], &[], &[]),
+        (&[], &["000000000009"], &[], &[]),
+        (&[], &[], &["all"], &public),
+        // Explicit permission; one's own are left out.
+        (&[], &[], &["self"], &given),
+        // An account's: the caller's own images that name it.
+        (&[], &[], &[them], &to_them),
+        (&[], &[], &["000000000003"], &[]),
+        (
+            &[],
+            &[],
+            &["self", them],
+            &[
+                "their-granted",
+                "their-public-granted",
+                "my-granted",
+                "my-gone",
+            ],
+        ),
+        // All lists must match.
+        (&[], &["self"], &["all"], &["my-public", "my-gone"]),
+        (&[], &["self"], &["self"], &[]),
+        (
+            &[],
+            &[them],
+            &["all"],
+            &["their-public", "their-public-granted"],
+        ),
+        (
+            &["my-private", "their-public"],
+            &[],
+            &[],
+            &["my-private", "their-public"],
+        ),
+        (
+            &["my-private", "their-public"],
+            &[them],
+            &[],
+            &["their-public"],
+        ),
+        (&["my-private", "their-public"], &[them], &["self"], &[]),
+        (
+            &["their-public-granted"],
+            &[them],
+            &["self"],
+            &["their-public-granted"],
+        ),
+        // What exists and may not be launched is left out without a word.
+        (
+            &["my-private", "their-private", "their-other"],
+            &[],
+            &[],
+            &["my-private"],
+        ),
+        (&["their-private"], &["self"], &["all"], &[]),
+    ];
+    for (ids, owners, by, expected) in cases {
+        let expected: BTreeSet<&str> = expected.iter().copied().collect();
+        let found = gallery.chosen(ids, owners, by).await;
+        assert_eq!(found, expected, "{ids:?} {owners:?} {by:?}");
+    }
+    let client = &gallery.client;
+    for (pairs, inside, code) in [
+        (
+            ("ImageId.1", "ami-00000000"),
+            "<imagesSet><item><imageId>ami-00000000</imageId></item></imagesSet>",
+            "InvalidAMIID.NotFound",
+        ),
+        (
+            ("ImageId.1", "emi-00000000"),
+            "<imagesSet><item><imageId>emi-00000000</imageId></item></imagesSet>",
+            "InvalidAMIID.Malformed",
+        ),
+        (
+            ("Owner.1", "nobody"),
+            "<imagesSet></imagesSet><ownersSet><item><owner>nobody</owner></item></ownersSet>",
+            "InvalidUserID.Malformed",
+        ),
+        // `all` is no owner, and `amazon` is nobody who launches.
+        (
+            ("Owner.1", "all"),
+            "<imagesSet></imagesSet><ownersSet><item><owner>all</owner></item></ownersSet>",
+            "InvalidUserID.Malformed",
+        ),
+        (
+            ("ExecutableBy.1", "amazon"),
+            "<executableBySet><item><user>amazon</user></item></executableBySet><imagesSet></imagesSet>",
+            "InvalidUserID.Malformed",
+        ),
+    ] {
+        // Beside an image that exists.
+        let both = [pairs, ("ImageId.2", gallery.id("my-private"))];
+        let reply = client.ask("DescribeImages", OLD, &both).await;
+        assert_eq!(reply.code(400), code);
+        let reply = client.soap("DescribeImages", OLD, inside).await;
+        let fault = reply.value("SOAP-ENV:Fault/faultcode");
+        assert_eq!(fault, Some(format!("Client.{code}")));
+    }
+    gallery.cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deregistered_images_are_shown_and_not_launched() {
+    let gallery = Gallery::open().await;
+    let (client, id) = (&gallery.client, gallery.id("my-gone"));
+    let parsed: ImageId = id.parse().expect("an id");
+    assert!(gallery.cloud.engine.snapshot().images.contains_key(&parsed));
+    let reply = client
+        .ask("DescribeImages", OLD, &[("ImageId.1", id)])
+        .await
+        .ok();
+    assert_eq!(reply.values("imageState"), ["deregistered"]);
+    let run = [("ImageId", id), ("MinCount", "1"), ("MaxCount", "1")];
+    let reply = client.ask("RunInstances", OLD, &run).await;
+    assert_eq!(reply.code(400), "InvalidAMIID.Unavailable");
+    let inside = format!(
+        "<instancesSet><item><imageId>{id}</imageId><minCount>1</minCount><maxCount>1</maxCount></item></instancesSet><groupSet></groupSet>"
+    );
+    let reply = client.soap("RunInstances", OLD, &inside).await;
+    let fault = reply.value("SOAP-ENV:Fault/faultcode");
+    assert_eq!(fault.as_deref(), Some("Client.InvalidAMIID.Unavailable"));
+    gallery.cloud.stop().await;
+}
