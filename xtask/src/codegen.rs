@@ -227,7 +227,8 @@ fn parse_requests(text: &str, versions: &[String]) -> Result<Vec<Operation>, Str
         if !is_version(first) || !(*last == "-" || is_version(last)) {
             return Err(wrong("not a version of the history"));
         }
-        if !["honoured", "required", "refused"].contains(rule) && !rule.starts_with("only:") {
+        if !["honoured", "required", "refused", "soap"].contains(rule) && !rule.starts_with("only:")
+        {
             return Err(wrong("unknown rule"));
         }
         let operation = operations
@@ -525,6 +526,7 @@ fn operation_file(facts: &Facts, operation: &Operation) -> Result<String, String
             "honoured" => "Rule::Honoured".to_owned(),
             "required" => "Rule::Required".to_owned(),
             "refused" => "Rule::Refused".to_owned(),
+            "soap" => "Rule::Soap".to_owned(),
             other => format!("Rule::Only(\"{}\")", other.trim_start_matches("only:")),
         };
         let kind = match it.kind.as_str() {

@@ -12,6 +12,7 @@ pub mod images;
 pub mod instance_types;
 pub mod instances;
 pub mod keypairs;
+pub mod launches;
 pub mod network;
 pub mod products;
 pub mod time;

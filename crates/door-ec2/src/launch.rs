@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use cumulet_domain::instances::{MetadataOptions, USER_DATA_LEN_MAX};
-use cumulet_engine::launch::Launch;
+use cumulet_ec2_model::{ModelError, dates};
+use cumulet_engine::launch::{Launch, Part};
 
 use crate::call::Call;
 use crate::error::Refused;
@@ -28,10 +29,7 @@ fn decode(call: &Call<'_>) -> Result<Launch, Refused> {
     // The digest of user data is compared by clients: what is not whole is refused, never cut.
     let user_data = request.base64("UserData", USER_DATA_LEN_MAX)?;
     Ok(Launch {
-        image: images::parse_id(request.required("ImageId")?)?,
-        min_count: request.number("MinCount")?.unwrap_or_default(),
-        max_count: request.number("MaxCount")?.unwrap_or_default(),
-        key_name: text("KeyName"),
+        parts: parts(call)?,
         instance_type: text("InstanceType"),
         user_data: user_data.map(Bytes::from),
         // aws-cli and boto always send a token, some clients an empty one, which is none.
@@ -44,6 +42,43 @@ fn decode(call: &Call<'_>) -> Result<Launch, Refused> {
         zone: text("Placement.AvailabilityZone").filter(|zone| !zone.is_empty()),
         metadata: metadata(call)?,
     })
+}
+
+/// One image, or those that SOAP lists in the versions up to 2007-03-01.
+fn parts(call: &Call<'_>) -> Result<Vec<Part>, Refused> {
+    let request = &call.request;
+    if request.text("ImageId").is_some() {
+        return Ok(vec![part(call, "")?]);
+    }
+    let numbers = request.indexes("InstancesSet");
+    if numbers.is_empty() {
+        return Err(ModelError::Missing("instancesSet".into()).into());
+    }
+    let parts = numbers
+        .into_iter()
+        .map(|number| part(call, &format!("InstancesSet.{number}.")));
+    parts.collect()
+}
+
+fn part(call: &Call<'_>, prefix: &str) -> Result<Part, Refused> {
+    let request = &call.request;
+    let name = |name: &str| format!("{prefix}{name}");
+    let count = |word: &str| -> Result<u32, Refused> {
+        let count = request.number(&name(word))?;
+        Ok(count.ok_or_else(|| ModelError::Missing(name(word)))?)
+    };
+    let part = Part {
+        image: images::parse_id(request.required(&name("ImageId"))?)?,
+        min_count: count("MinCount")?,
+        max_count: count("MaxCount")?,
+        key_name: request.text(&name("KeyName")).map(str::to_owned),
+    };
+    // The first guides name both counts 0 and a minimum above the maximum alone; later ones say that
+    // the minimum is at least 1.
+    if part.min_count == 0 && call.version() > dates::V2007_03_01 {
+        return Err(Refused::combination("MinCount must be at least 1"));
+    }
+    Ok(part)
 }
 
 /// `None` if the request says nothing, so that the operator's default holds.

@@ -75,7 +75,7 @@ pub(crate) async fn answer(
     let call = Call {
         engine,
         caller: Caller { account, user },
-        request: request::check(&params)?,
+        request: request::check_soap(&params)?,
         context,
     };
     let text = dispatch(&call).await?;

@@ -214,7 +214,13 @@ async fn refusals_are_faults_with_the_codes_of_the_query_binding() {
             "<keySet x=\"1\"></keySet>",
             "Client.UnknownParameter",
         ),
-        ("RunInstances", OLD, &two, "Client.UnsupportedOperation"),
+        ("RunInstances", OLD, &two, "Client.InvalidAMIID.NotFound"),
+        (
+            "RunInstances",
+            OLD,
+            &data("encoding=\"base64\""),
+            "Client.InvalidParameterValue",
+        ),
         (
             "RunInstances",
             OLD,

@@ -74,6 +74,8 @@ pub enum Rule {
     Only(&'static str),
     /// Known and not honoured.
     Refused,
+    /// Honoured, and said by SOAP alone: the Query API never had it.
+    Soap,
 }
 
 /// An element of an answer.

@@ -4,7 +4,7 @@ use cumulet_wire::base64;
 use cumulet_wire::query::{Params, parse_index};
 
 use crate::Version;
-use crate::model::{self, Found, Kind, Operation, Parameter, Rule};
+use crate::model::{self, Found, Kind, Meaning, Operation, Parameter, Rule};
 
 /// Why a request is refused before anybody looks at what it asks for.  The texts are EC2's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,11 +81,30 @@ pub fn action(params: &Params) -> Result<&str, ModelError> {
     }
 }
 
+/// How a request was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Binding {
+    Query,
+    Soap,
+}
+
 /// Reads what is asked for, and in which version; then checks each parameter.
 ///
 /// # Errors
 /// See [`ModelError`].
 pub fn check(params: &Params) -> Result<Request<'_>, ModelError> {
+    check_as(Binding::Query, params)
+}
+
+/// As [`check`], for the parameters that [`soap::params`](crate::soap::params) made of a message.
+///
+/// # Errors
+/// See [`ModelError`].
+pub fn check_soap(params: &Params) -> Result<Request<'_>, ModelError> {
+    check_as(Binding::Soap, params)
+}
+
+fn check_as(binding: Binding, params: &Params) -> Result<Request<'_>, ModelError> {
     let name = action(params)?;
     let version = params
         .get("Version")
@@ -99,7 +118,7 @@ pub fn check(params: &Params) -> Result<Request<'_>, ModelError> {
     };
     for (name, value) in params.iter() {
         if COMMON.binary_search(&name).is_err() {
-            check_parameter(operation, version, name, value)?;
+            check_parameter(operation, version, binding, name, value)?;
         }
     }
     let request = Request {
@@ -108,7 +127,10 @@ pub fn check(params: &Params) -> Result<Request<'_>, ModelError> {
         params,
     };
     for parameter in operation.parameters {
-        if parameter.rule == Rule::Required && !request.is_given(parameter.name) {
+        if parameter.rule == Rule::Required
+            && is_sayable(operation, version, binding, parameter)
+            && !request.is_given(parameter.name)
+        {
             // EC2 names a missing list by its name without an index.
             let name = parameter.name.trim_end_matches(".n");
             return Err(ModelError::Missing(name.to_owned()));
@@ -117,9 +139,31 @@ pub fn check(params: &Params) -> Result<Request<'_>, ModelError> {
     Ok(request)
 }
 
+/// Whether a message of the version has a place for a parameter.
+fn is_sayable(
+    operation: &Operation,
+    version: Version,
+    binding: Binding,
+    parameter: &Parameter,
+) -> bool {
+    let says = |meaning: Meaning| match meaning {
+        Meaning::Parameter(name) => name == parameter.name,
+        Meaning::Always(_) => false,
+        Meaning::Sets(name, others) => {
+            name == Some(parameter.name) || others.iter().any(|(name, _)| *name == parameter.name)
+        }
+    };
+    binding == Binding::Query
+        || operation
+            .soap
+            .iter()
+            .any(|it| says(it.meaning) && version.is_within(it.first, it.last))
+}
+
 fn check_parameter(
     operation: &Operation,
     version: Version,
+    binding: Binding,
     name: &str,
     value: &str,
 ) -> Result<(), ModelError> {
@@ -132,7 +176,8 @@ fn check_parameter(
         Rule::Refused => Err(unsupported(name, String::new())),
         Rule::Only(wanted) if is_same(parameter.kind, wanted, value) => Ok(()),
         Rule::Only(wanted) => Err(unsupported(name, format!(", unless it is {wanted}"))),
-        Rule::Honoured | Rule::Required => check_kind(parameter.kind, name, value),
+        Rule::Soap if binding == Binding::Query => Err(unknown()),
+        Rule::Honoured | Rule::Required | Rule::Soap => check_kind(parameter.kind, name, value),
     }
 }
 
@@ -249,6 +294,11 @@ impl<'a> Request<'a> {
     /// Whether there is a parameter of this name, or any item of such a list.
     pub fn has_any(&self, name: &str) -> bool {
         self.params.contains(name) || !self.params.indexes(name).is_empty()
+    }
+
+    /// The numbers that occur in `name.n.…`, in order.
+    pub fn indexes(&self, name: &str) -> Vec<u32> {
+        self.params.indexes(name)
     }
 
     /// A number; those that do not fit are refused by name.

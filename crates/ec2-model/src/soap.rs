@@ -39,10 +39,17 @@ pub fn params(
     add(&mut params, "Version", version.as_str())?;
     for leaf in leaves {
         let Some(field) = find(operation, version, &leaf.path) else {
-            if leaf.text.is_empty() && is_container(operation, version, &leaf.path) {
+            let is_empty = leaf.text.is_empty() && is_container(operation, version, &leaf.path);
+            // A list may be empty; an item of it says something.
+            if is_empty && !leaf.path.ends_with("item") {
                 continue;
             }
-            return Err(ModelError::UnknownParameter(shown(&leaf.path)));
+            let path = shown(&leaf.path);
+            return Err(if is_empty {
+                ModelError::Missing(path)
+            } else {
+                ModelError::UnknownParameter(path)
+            });
         };
         match field.meaning {
             Meaning::Parameter(pattern) => add(&mut params, &numbered(pattern, leaf)?, &leaf.text)?,
@@ -58,6 +65,7 @@ pub fn params(
             }
         }
     }
+    check_attributes(operation, version, leaves)?;
     Ok(params)
 }
 
@@ -95,6 +103,33 @@ fn check_text(leaf: &Leaf, wanted: &str) -> Result<(), ModelError> {
     })
 }
 
+/// An attribute that says always the same must be there if its element is.
+fn check_attributes(
+    operation: &Operation,
+    version: Version,
+    leaves: &[Leaf],
+) -> Result<(), ModelError> {
+    for field in operation.soap {
+        let Some((element, attribute)) = field.path.split_once("/@") else {
+            continue;
+        };
+        let is_below = |leaf: &&Leaf| {
+            let rest = leaf.path.strip_prefix(element);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if version.is_within(field.first, field.last)
+            && leaves.iter().any(|leaf| is_below(&leaf))
+            && !leaves.iter().any(|leaf| leaf.path == field.path)
+        {
+            return Err(ModelError::InvalidValue {
+                parameter: field.path.to_owned(),
+                message: format!("The element {element} must have the attribute {attribute}."),
+            });
+        }
+    }
+    Ok(())
+}
+
 fn find(operation: &Operation, version: Version, path: &str) -> Option<&'static SoapField> {
     let start = operation.soap.partition_point(|it| it.path < path);
     let fields = operation.soap.get(start..)?;
@@ -126,7 +161,7 @@ fn numbered(pattern: &str, leaf: &Leaf) -> Result<String, ModelError> {
             _ => name.push_str(part),
         }
     }
-    // A list that the Query API does not have: several images in one RunInstances.
+    // A list that the Query API does not have, and nothing here has a name for.
     if numbers.any(|number| *number > 1) {
         return Err(ModelError::UnsupportedParameter {
             parameter: shown(&leaf.path),

@@ -1,4 +1,8 @@
-//! Launching: one request, one plan, one commit.
+//! Launching: one request, one plan, one commit, of one image or of several.
+//!
+//! A launch has parts, one for each image that it asks for: today's requests have one, those by
+//! SOAP in the first versions any number.  What the parts have in common (size, groups, user data,
+//! room) is decided for all of them together.
 //!
 //! The planner sees the newest state and either returns every record of the
 //! launch (reservation, instances with address and uid, user data, what they
@@ -10,13 +14,17 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cumulet_domain::images::Image;
 use cumulet_domain::instance_types::{DEFAULT_INSTANCE_TYPE, InstanceType};
 use cumulet_domain::instances::{
     CLIENT_TOKEN_LEN_MAX, ClientToken, Instance, InstanceKey, Intent, LAUNCH_COUNT_MAX,
     MetadataOptions, Observed, Reservation, USER_DATA_LEN_MAX, Want, uid_of,
 };
+use cumulet_domain::launches::{self, Wanted};
 use cumulet_domain::network::{AddressBlock, Ipv4Net};
-use cumulet_domain::{AccountId, Error, ImageId, InstanceId, ReservationId, Resource, Timestamp};
+use cumulet_domain::{
+    AccountId, Error, ImageId, InstanceId, KernelId, ReservationId, Resource, Timestamp,
+};
 use cumulet_host::api::GroundPlan;
 use cumulet_store::{Change, Plan};
 
@@ -28,10 +36,8 @@ use crate::{Caller, Engine};
 /// A request to launch, already parsed.
 #[derive(Debug, Clone)]
 pub struct Launch {
-    pub image: ImageId,
-    pub min_count: u32,
-    pub max_count: u32,
-    pub key_name: Option<String>,
+    /// At least one, in the order in which they were asked for.
+    pub parts: Vec<Part>,
     /// `None` means [`DEFAULT_INSTANCE_TYPE`].
     pub instance_type: Option<String>,
     pub user_data: Option<Bytes>,
@@ -41,6 +47,38 @@ pub struct Launch {
     pub zone: Option<String>,
     /// `None` means the operator's default.
     pub metadata: Option<MetadataOptions>,
+}
+
+/// What a launch asks of one image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub image: ImageId,
+    /// 0 is content with none, if another part starts any.
+    pub min_count: u32,
+    pub max_count: u32,
+    pub key_name: Option<String>,
+}
+
+impl Launch {
+    fn wanted(&self) -> Vec<Wanted> {
+        let wanted = self.parts.iter().map(|part| Wanted {
+            min: part.min_count,
+            max: part.max_count,
+        });
+        wanted.collect()
+    }
+
+    /// The fewest instances with which it is a launch.  [`check_counts`] has bounded it.
+    fn count_min(&self) -> u32 {
+        let least = launches::minimum(&self.wanted()).max(1);
+        u32::try_from(least).unwrap_or(u32::MAX)
+    }
+
+    /// The most instances that it may have.
+    fn count_max(&self) -> u32 {
+        let most = launches::maximum(&self.wanted()).min(u64::from(LAUNCH_COUNT_MAX));
+        u32::try_from(most).unwrap_or(LAUNCH_COUNT_MAX)
+    }
 }
 
 /// Everything that the planner needs and may not reach for itself.
@@ -60,7 +98,7 @@ struct Given {
 }
 
 impl Engine {
-    /// Launches between `min_count` and `max_count` instances, or none.
+    /// Launches between `min_count` and `max_count` instances of each image, or none at all.
     ///
     /// # Errors
     /// `InvalidCombination` of counts, `NotFound` of image, key pair or type, `Denied` and
@@ -75,7 +113,7 @@ impl Engine {
             owner: caller.account,
             now: environment.now(),
             reservation: ReservationId::from_random(environment.random()),
-            ids: (0..launch.max_count.min(LAUNCH_COUNT_MAX))
+            ids: (0..launch.count_max())
                 .map(|_| InstanceId::from_random(environment.random()))
                 .collect(),
             parameters_sha256: parameters_digest(&launch),
@@ -157,15 +195,22 @@ impl Engine {
 }
 
 fn check_counts(launch: &Launch) -> Result<(), Error> {
-    if launch.min_count == 0 || launch.min_count > launch.max_count {
+    for part in &launch.parts {
+        if part.max_count == 0 || part.min_count > part.max_count {
+            return Err(Error::InvalidCombination {
+                message: format!(
+                    "MaxCount ({}) must be at least 1 and not less than MinCount ({}), for {}",
+                    part.max_count, part.min_count, part.image
+                ),
+            });
+        }
+    }
+    if launch.parts.is_empty() {
         return Err(Error::InvalidCombination {
-            message: format!(
-                "MinCount ({}) must be at least 1 and not more than MaxCount ({})",
-                launch.min_count, launch.max_count
-            ),
+            message: "A launch names at least one image".into(),
         });
     }
-    if launch.min_count > LAUNCH_COUNT_MAX {
+    if launches::minimum(&launch.wanted()) > u64::from(LAUNCH_COUNT_MAX) {
         return Err(Error::LimitExceeded {
             resource: Resource::Instance,
             message: format!("One launch starts at most {LAUNCH_COUNT_MAX} instances"),
@@ -183,11 +228,16 @@ fn parameters_digest(launch: &Launch) -> String {
         context.update(format!("{name} {}\n", bytes.len()).as_bytes());
         context.update(bytes);
     };
-    value("image", launch.image.to_string().as_bytes());
-    value("min-count", launch.min_count.to_string().as_bytes());
-    value("max-count", launch.max_count.to_string().as_bytes());
+    // A launch of one image is told as it was before there were others.
+    for part in &launch.parts {
+        value("image", part.image.to_string().as_bytes());
+        value("min-count", part.min_count.to_string().as_bytes());
+        value("max-count", part.max_count.to_string().as_bytes());
+        if let Some(key_name) = &part.key_name {
+            value("key-name", key_name.as_bytes());
+        }
+    }
     let texts = [
-        ("key-name", &launch.key_name),
         ("instance-type", &launch.instance_type),
         ("zone", &launch.zone),
     ];
@@ -221,68 +271,102 @@ fn plan_launch(state: &State, given: Given) -> Result<Plan<ReservationView>, Err
             answer: earlier,
         });
     }
-    let launch = &given.launch;
-    let image = state
-        .images
-        .get(&launch.image)
-        .ok_or_else(|| Error::not_found(Resource::Image, launch.image))?;
-    image.check_launch(given.owner)?;
-    crate::products::check_subscribed(state, given.owner, image)?;
-    let key = launch
-        .key_name
-        .as_ref()
-        .map(|name| find_key(state, given.owner, name))
-        .transpose()?;
-    let (count, account_instances) = admit(state, &given)?;
-
+    let parts = find_parts(state, &given)?;
+    let room = admit(state, &given)?;
     let mut pool = AddressPool::new(state, &given.ground);
+    let addresses = pool.allocate_up_to(room.count);
+    let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    let counts = launches::deal(&given.launch.wanted(), count)
+        .filter(|_| count > 0)
+        .ok_or_else(|| Error::InsufficientCapacity {
+            message: "There are not enough free private addresses".into(),
+        })?;
+
     let kernel = state.default_kernel().map(|kernel| kernel.id);
+    let mut places = given.ids.iter().copied().zip(addresses);
+    // Counted by image: two parts may name the same one.
+    let mut indexes: BTreeMap<ImageId, u32> = BTreeMap::new();
     let mut instances = vec![];
-    for (launch_index, id) in (0u32..).zip(given.ids.iter().copied()).take(count as usize) {
-        let Some(address) = pool.allocate() else {
-            break;
-        };
-        instances.push(Instance {
-            id,
-            reservation: given.reservation,
-            owner: given.owner,
-            image: image.id,
-            launch_index,
-            launched: given.now,
-            instance_type: given.size.name.clone(),
-            vcpus: given.size.vcpus,
-            memory_mib: given.size.memory_mib,
-            ephemeral_mib: given.size.ephemeral_mib,
-            swap_mib: given.size.swap_mib,
-            disk_mib: given.size.disk_mib,
-            key: key.clone(),
-            product_codes: image.product_codes.clone(),
-            kernel,
-            machine: given.machine.clone(),
-            address,
-            uid: uid_of(address),
-            metadata: given.metadata,
-            intent: Intent {
-                generation: 1,
-                want: Want::Running,
-                reboots: 0,
-            },
-            observed: Observed::default(),
-        });
+    for (part, count) in parts.iter().zip(counts) {
+        let next_index = indexes.entry(part.image.id).or_default();
+        for (id, address) in places.by_ref().take(count as usize) {
+            instances.push(instance_of(
+                &given,
+                part,
+                Place {
+                    id,
+                    address,
+                    launch_index: *next_index,
+                    kernel,
+                },
+            ));
+            *next_index += 1;
+        }
     }
     let launched = u32::try_from(instances.len()).unwrap_or(u32::MAX);
-    if launched < launch.min_count {
-        return Err(Error::InsufficientCapacity {
-            message: "There are not enough free private addresses".into(),
-        });
+    let account_instances = room.account_instances + launched;
+    Ok(records_of(state, given, instances, account_instances, pool))
+}
+
+/// A part with the records that it names.
+struct FoundPart<'a> {
+    image: &'a Image,
+    key: Option<InstanceKey>,
+}
+
+fn find_parts<'a>(state: &'a State, given: &Given) -> Result<Vec<FoundPart<'a>>, Error> {
+    let parts = given.launch.parts.iter();
+    let found = parts.map(|part| {
+        let image = state.images.get(&part.image);
+        let image = image.ok_or_else(|| Error::not_found(Resource::Image, part.image))?;
+        image.check_launch(given.owner)?;
+        crate::products::check_subscribed(state, given.owner, image)?;
+        let key = part.key_name.as_ref();
+        let key = key.map(|name| find_key(state, given.owner, name));
+        Ok(FoundPart {
+            image,
+            key: key.transpose()?,
+        })
+    });
+    found.collect()
+}
+
+/// What one instance has for itself.
+struct Place {
+    id: InstanceId,
+    address: Ipv4Addr,
+    launch_index: u32,
+    kernel: Option<KernelId>,
+}
+
+fn instance_of(given: &Given, part: &FoundPart<'_>, place: Place) -> Instance {
+    Instance {
+        id: place.id,
+        reservation: given.reservation,
+        owner: given.owner,
+        image: part.image.id,
+        launch_index: place.launch_index,
+        launched: given.now,
+        instance_type: given.size.name.clone(),
+        vcpus: given.size.vcpus,
+        memory_mib: given.size.memory_mib,
+        ephemeral_mib: given.size.ephemeral_mib,
+        swap_mib: given.size.swap_mib,
+        disk_mib: given.size.disk_mib,
+        key: part.key.clone(),
+        product_codes: part.image.product_codes.clone(),
+        kernel: place.kernel,
+        machine: given.machine.clone(),
+        address: place.address,
+        uid: uid_of(place.address),
+        metadata: given.metadata,
+        intent: Intent {
+            generation: 1,
+            want: Want::Running,
+            reboots: 0,
+        },
+        observed: Observed::default(),
     }
-    Ok(records_of(
-        state,
-        given,
-        instances,
-        account_instances + launched,
-        pool,
-    ))
 }
 
 fn records_of(
@@ -377,21 +461,28 @@ fn find_key(state: &State, owner: AccountId, name: &str) -> Result<InstanceKey, 
     })
 }
 
-/// How many may be launched, and how many the account has already.
-fn admit(state: &State, given: &Given) -> Result<(u32, u32), Error> {
-    let launch = &given.launch;
+/// What account and host allow.
+struct Room {
+    /// How many instances may be launched: at least the launch's minimum.
+    count: u32,
+    /// How many the account has already.
+    account_instances: u32,
+}
+
+fn admit(state: &State, given: &Given) -> Result<Room, Error> {
+    let (least, most) = (given.launch.count_min(), given.launch.count_max());
     let account = state.accounts.get(&given.owner);
     let limit = account
         .and_then(|account| account.instance_limit)
         .unwrap_or(given.instance_limit);
     let used = state.account_usage.get(&given.owner).copied().unwrap_or(0);
     let by_limit = limit.saturating_sub(used);
-    if by_limit < launch.min_count {
+    if by_limit < least {
         return Err(Error::LimitExceeded {
             resource: Resource::Instance,
             message: format!(
                 "You have requested more instances ({}) than your current instance limit of {limit} allows.",
-                used.saturating_add(launch.min_count)
+                used.saturating_add(least)
             ),
         });
     }
@@ -399,22 +490,18 @@ fn admit(state: &State, given: &Given) -> Result<(u32, u32), Error> {
         .host_memory_mib
         .saturating_sub(state.host_usage.memory_mib);
     let by_memory = u32::try_from(free_mib / given.size.memory_mib.max(1)).unwrap_or(u32::MAX);
-    if by_memory < launch.min_count {
+    if by_memory < least {
         return Err(Error::InsufficientCapacity {
             message: format!(
-                "There is not enough memory for {} instance(s) of type {}: they need {} MiB each, {free_mib} MiB are free.",
-                launch.min_count, given.size.name, given.size.memory_mib
+                "There is not enough memory for {least} instance(s) of type {}: they need {} MiB each, {free_mib} MiB are free.",
+                given.size.name, given.size.memory_mib
             ),
         });
     }
-    Ok((
-        launch
-            .max_count
-            .min(by_limit)
-            .min(by_memory)
-            .min(LAUNCH_COUNT_MAX),
-        used,
-    ))
+    Ok(Room {
+        count: most.min(by_limit).min(by_memory),
+        account_instances: used,
+    })
 }
 
 /// Addresses taken by this plan, block by block.
@@ -440,6 +527,10 @@ impl<'a> AddressPool<'a> {
             touched: BTreeMap::new(),
             full: 0,
         }
+    }
+
+    fn allocate_up_to(&mut self, count: u32) -> Vec<Ipv4Addr> {
+        (0..count).map_while(|_| self.allocate()).collect()
     }
 
     fn allocate(&mut self) -> Option<Ipv4Addr> {
@@ -481,5 +572,71 @@ impl<'a> AddressPool<'a> {
             .filter(is_changed)
             .map(Stored::put)
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest_of(parts: Vec<Part>) -> String {
+        parameters_digest(&Launch {
+            parts,
+            instance_type: Some("m1.small".into()),
+            user_data: Some("data".into()),
+            client_token: Some("token".into()),
+            security_groups: vec!["default".into()],
+            zone: Some("us-east-1a".into()),
+            metadata: None,
+        })
+    }
+
+    fn part(number: u128, key_name: Option<&str>) -> Part {
+        Part {
+            image: ImageId::from_random(number),
+            min_count: 1,
+            max_count: 2,
+            key_name: key_name.map(str::to_owned),
+        }
+    }
+
+    /// A client's token outlives the program: what was written before several images were known.
+    #[test]
+    fn a_launch_of_one_image_is_told_as_ever() {
+        let image = ImageId::from_random(1).to_string();
+        let told = [
+            ("image", image.as_str()),
+            ("min-count", "1"),
+            ("max-count", "2"),
+            ("key-name", "key"),
+            ("instance-type", "m1.small"),
+            ("zone", "us-east-1a"),
+            ("user-data", "data"),
+            ("security-group", "default"),
+        ];
+        let text: String = told
+            .iter()
+            .map(|(name, value)| format!("{name} {}\n{value}", value.len()))
+            .collect();
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+        assert_eq!(
+            digest_of(vec![part(1, Some("key"))]),
+            hex::encode(digest.as_ref())
+        );
+    }
+
+    #[test]
+    fn no_two_launches_of_several_images_are_told_alike() {
+        let (one, two) = (part(1, None), part(2, None));
+        let told = [
+            digest_of(vec![one.clone()]),
+            digest_of(vec![one.clone(), two.clone()]),
+            digest_of(vec![two.clone(), one.clone()]),
+            digest_of(vec![one.clone(), one]),
+            digest_of(vec![part(1, Some("key")), two]),
+            digest_of(vec![part(1, None), part(2, Some("key"))]),
+        ];
+        let distinct: std::collections::BTreeSet<&String> = told.iter().collect();
+        assert_eq!(distinct.len(), told.len());
     }
 }

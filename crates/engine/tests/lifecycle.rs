@@ -5,9 +5,9 @@ mod images;
 mod products;
 
 use common::{Cloud, caller_of, launch_of};
-use cumulet_domain::Error;
 use cumulet_domain::instances::InstanceState;
-use cumulet_engine::launch::Launch;
+use cumulet_domain::{Error, ImageId};
+use cumulet_engine::launch::{Launch, Part};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_runs_and_terminates() {
@@ -97,8 +97,7 @@ async fn a_client_token_answers_once() {
     }
     assert_eq!(seen.len(), 1, "one reservation for eight equal requests");
     let other = Launch {
-        min_count: 2,
-        max_count: 2,
+        parts: launch_of(cloud.image, 2).parts,
         ..request
     };
     let refused = cloud
@@ -135,10 +134,8 @@ async fn limits_hold_under_concurrency() {
         }
     }
     assert_eq!(launched, 18, "six launches of three fit under twenty");
-    let rest = Launch {
-        min_count: 1,
-        ..launch_of(cloud.image, 5)
-    };
+    let mut rest = launch_of(cloud.image, 5);
+    rest.parts[0].min_count = 1;
     let view = cloud.engine.launch(&me, rest).await.expect("what is left");
     assert_eq!(view.instances.len(), 2, "as many as fit between the counts");
     cloud.stop().await;
@@ -220,20 +217,42 @@ async fn bad_launches_change_nothing() {
     let cloud = Cloud::in_memory().await;
     let me = caller_of(1);
     let good = launch_of(cloud.image, 1);
+    let part = good.parts[0].clone();
+    let of = |parts: Vec<Part>| Launch {
+        parts,
+        ..good.clone()
+    };
     let bad = [
-        Launch {
+        of(vec![]),
+        of(vec![Part {
             min_count: 0,
-            ..good.clone()
-        },
-        Launch {
+            max_count: 0,
+            ..part.clone()
+        }]),
+        of(vec![Part {
             min_count: 2,
-            max_count: 1,
-            ..good.clone()
-        },
-        Launch {
+            ..part.clone()
+        }]),
+        of(vec![Part {
             key_name: Some("nobody".into()),
-            ..good.clone()
-        },
+            ..part.clone()
+        }]),
+        // One bad part is enough.
+        of(vec![
+            part.clone(),
+            Part {
+                image: ImageId::from_random(77),
+                ..part.clone()
+            },
+        ]),
+        of(vec![
+            part.clone(),
+            Part {
+                key_name: Some("nobody".into()),
+                ..part.clone()
+            },
+        ]),
+        of(vec![part.clone(); 81]),
         Launch {
             instance_type: Some("z9.huge".into()),
             ..good.clone()
@@ -262,5 +281,43 @@ async fn bad_launches_change_nothing() {
             .expect("describe")
             .is_empty()
     );
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_launch_of_several_images_is_one_reservation_and_one_commit() {
+    let cloud = Cloud::in_memory().await;
+    let me = caller_of(1);
+    let parts = |counts: &[(u32, u32)]| {
+        let parts = counts.iter().map(|(min_count, max_count)| Part {
+            image: cloud.image,
+            min_count: *min_count,
+            max_count: *max_count,
+            key_name: None,
+        });
+        Launch {
+            parts: parts.collect(),
+            client_token: Some(format!("{counts:?}")),
+            ..launch_of(cloud.image, 1)
+        }
+    };
+    let asked = parts(&[(1, 3), (2, 2), (0, 9)]);
+    let view = cloud.engine.launch(&me, asked.clone()).await.expect("room");
+    // One image: its instances are counted from part to part.
+    let indexes: Vec<u32> = view.instances.iter().map(|it| it.launch_index).collect();
+    assert_eq!(indexes, (0..14).collect::<Vec<u32>>());
+    assert_eq!(view.reservation.instances.len(), 14);
+    let again = cloud.engine.launch(&me, asked).await.expect("the same");
+    assert_eq!(again.reservation.id, view.reservation.id);
+    let state = cloud.engine.snapshot();
+    assert_eq!(state.account_usage[&me.account], 14);
+    // The limit is 20: all minimums count.
+    let refused = cloud.engine.launch(&me, parts(&[(4, 4), (3, 3)])).await;
+    assert!(
+        matches!(refused, Err(Error::LimitExceeded { .. })),
+        "{refused:?}"
+    );
+    let rest = cloud.engine.launch(&me, parts(&[(1, 4), (1, 4)])).await;
+    assert_eq!(rest.expect("the rest").instances.len(), 6);
     cloud.stop().await;
 }

@@ -189,6 +189,7 @@ pub(super) fn page(root: &Path, facts: &Facts) -> Result<String, String> {
         for (title, wanted) in [
             ("honoured", ["honoured", "required"]),
             ("refused", ["refused", ""]),
+            ("honoured by SOAP alone", ["soap", ""]),
         ] {
             let names: Vec<String> = operation
                 .parameters

@@ -14,7 +14,7 @@ use cumulet_engine::environment::{
     ObjectReader, Sealer,
 };
 use cumulet_engine::images::StoredBytes;
-use cumulet_engine::launch::Launch;
+use cumulet_engine::launch::{Launch, Part};
 use cumulet_engine::reconcile::Reconcilers;
 use cumulet_engine::{Caller, Engine, EngineConfig, State, records};
 use cumulet_store::{EmbeddedEngine, MemoryEngine, Store, StoreError};
@@ -41,10 +41,12 @@ pub(crate) fn caller_of(number: u32) -> Caller {
 
 pub(crate) fn launch_of(image: ImageId, count: u32) -> Launch {
     Launch {
-        image,
-        min_count: count,
-        max_count: count,
-        key_name: None,
+        parts: vec![Part {
+            image,
+            min_count: count,
+            max_count: count,
+            key_name: None,
+        }],
         instance_type: None,
         user_data: None,
         client_token: None,

@@ -97,7 +97,7 @@ fn prepare() -> Runner {
         let params = version.and_then(|version| match model::find(name.name(), version) {
             model::Found::Implemented(operation) => {
                 Some(soap::params(operation, version, &found).and_then(|params| {
-                    let checked = request::check(&params)?;
+                    let checked = request::check_soap(&params)?;
                     Ok(checked.operation.name)
                 }))
             }

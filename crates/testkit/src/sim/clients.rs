@@ -9,7 +9,7 @@ use cumulet_domain::images::{
 use cumulet_domain::{AccountId, Error, ImageId, InstanceId};
 use cumulet_engine::image_bytes::ImportImage;
 use cumulet_engine::images::ImagesQuery;
-use cumulet_engine::launch::Launch;
+use cumulet_engine::launch::{Launch, Part};
 use cumulet_engine::records::Stored;
 use cumulet_engine::{Caller, Engine, State};
 use cumulet_host::api::FileFormat;
@@ -138,11 +138,21 @@ impl Client {
         let image = self.rng.choose(&images)?;
         let max_count = u32::try_from(1 + self.rng.below(3)).unwrap_or(1);
         let token = format!("token-{}", world.ledger.tokens.len());
-        let launch = Launch {
+        let is_modest = self.rng.percent(50);
+        let part = |image, max_count| Part {
             image,
-            min_count: if self.rng.percent(50) { 1 } else { max_count },
+            min_count: if is_modest { 1 } else { max_count },
             max_count,
             key_name: None,
+        };
+        // No dice of its own: what seeds found stays as it was.
+        let other = images.iter().copied().find(|it| *it != image);
+        let parts = match (max_count, other) {
+            (3, Some(other)) => vec![part(image, 2), part(other, 1)],
+            _ => vec![part(image, max_count)],
+        };
+        let launch = Launch {
+            parts,
             instance_type: Some(
                 if self.rng.percent(70) {
                     "t2.nano"
@@ -188,10 +198,10 @@ impl Client {
 
     /// A token that was answered, with other parameters.
     async fn launch_otherwise(&mut self, launch: Launch) {
-        let other = Launch {
-            max_count: launch.max_count + 1,
-            ..launch.clone()
-        };
+        let mut other = launch.clone();
+        for part in &mut other.parts {
+            part.max_count += 1;
+        }
         let answer = self.engine.launch(&self.me(), other).await;
         let owner = self.me().account;
         let mut world = self.shared.lock();

@@ -61,7 +61,6 @@ impl World {
     ) {
         self.ledger.answered += 1;
         let id = view.reservation.id;
-        let count = u32::try_from(view.instances.len()).unwrap_or(u32::MAX);
         let told: Vec<InstanceId> = view.instances.iter().map(|it| it.id).collect();
         if let Some(token) = &launch.client_token {
             let key = (owner, token.clone());
@@ -80,11 +79,15 @@ impl World {
                     self.ledger.answers.insert(key, (id, told));
                 }
             }
-        } else if count < launch.min_count {
-            self.breach(format!("{id} has {count} of {}", launch.min_count));
         }
-        if count > launch.max_count {
-            self.breach(format!("{id} has {count} of {}", launch.max_count));
+        for part in &launch.parts {
+            let of_image = view.instances.iter().filter(|it| it.image == part.image);
+            let count = u32::try_from(of_image.count()).unwrap_or(u32::MAX);
+            // By a token only those are answered that are not forgotten yet.
+            let is_enough = launch.client_token.is_some() || count >= part.min_count;
+            if !is_enough || count > part.max_count {
+                self.breach(format!("{id} has {count} of {part:?}"));
+            }
         }
         for instance in &view.instances {
             if !self.state.instances.contains_key(&instance.id) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cumulet_domain::images::{ImageState, Preparation};
 use cumulet_domain::instances::Want;
 use cumulet_domain::{Error, ImageId, InstanceId};
-use cumulet_engine::launch::Launch;
+use cumulet_engine::launch::{Launch, Part};
 
 use super::clients::{caller, import, register};
 use super::run::{Life, Runtime, calm, forgotten, found, in_a_life, rest};
@@ -80,10 +80,12 @@ fn last_image() -> ImageId {
 
 fn launch_of(image: ImageId, token: &str) -> Launch {
     Launch {
-        image,
-        min_count: 2,
-        max_count: 2,
-        key_name: None,
+        parts: vec![Part {
+            image,
+            min_count: 2,
+            max_count: 2,
+            key_name: None,
+        }],
         instance_type: Some("t2.nano".into()),
         user_data: Some("data".into()),
         client_token: Some(token.into()),
