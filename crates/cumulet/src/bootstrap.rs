@@ -208,6 +208,7 @@ fn make(
             name: settings.account_name.clone(),
             created: now,
             instance_limit: None,
+            alias: None,
         },
         user: User {
             account: account_id,
@@ -417,6 +418,7 @@ mod tests {
             name: "restored".into(),
             created: Timestamp(7),
             instance_limit: Some(3),
+            alias: None,
         };
         let user = User {
             account: account.id,

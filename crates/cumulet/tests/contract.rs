@@ -160,8 +160,16 @@ fn operators_records_are_made_shown_and_deleted_with_and_without_a_server() {
     let issued = cloud.run(&["certificate", "create", "eve", "--account", "second"]);
     assert!(issued.contains("BEGIN CERTIFICATE") && issued.contains("BEGIN RSA PRIVATE KEY"));
     cloud.run(&["quota", "set", "--account", "second", "--instances", "7"]);
+    // One account has an alias, which is a word that means nothing else.
+    cloud.run(&["account", "alias", "second", "amazon"]);
+    let refused = cloud.output(&["account", "alias", "second", "self"]);
+    assert!(error_of(&refused).contains("means something else"));
     cloud.stop();
 
+    let shown = cloud.run(&["account", "show", "second", "--json"]);
+    assert!(shown.contains("\"alias\": \"amazon\""), "{shown}");
+    let shown = cloud.run(&["account", "alias", "second", "--json"]);
+    assert!(shown.contains("\"alias\": null"), "{shown}");
     let quota = cloud.run(&["quota", "show", "--account", "000000000042"]);
     assert!(quota.contains('7'), "{quota}");
     assert_eq!(

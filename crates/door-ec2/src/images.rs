@@ -25,8 +25,10 @@ const FILTERS: Known = Known {
         "is-public",
         "manifest-location",
         "name",
+        "owner-alias",
         "owner-id",
         "product-code",
+        "product-code.type",
         "root-device-name",
         "root-device-type",
         "state",
@@ -35,12 +37,16 @@ const FILTERS: Known = Known {
         "virtualization-type",
     ],
     without_value: &[
-        "block-device-mapping.",
+        "block-device-mapping.delete-on-termination",
+        "block-device-mapping.device-name",
+        "block-device-mapping.encrypted",
+        "block-device-mapping.snapshot-id",
+        "block-device-mapping.volume-size",
+        "block-device-mapping.volume-type",
+        "free-tier-eligible",
         "image-allowed",
         "kernel-id",
-        "owner-alias",
         "platform",
-        "product-code.type",
         "ramdisk-id",
         "source-image-id",
         "source-image-region",
@@ -50,6 +56,11 @@ const FILTERS: Known = Known {
         "tag:",
     ],
 };
+
+/// Longest text of the caller's that a message repeats.
+const SHOWN_LEN_MAX: usize = 120;
+/// How products are sold here, in EC2's words: by the operator, and on no market place.
+const PRODUCT_TYPE: &str = "devpay";
 
 /// Reads an image id.
 ///
@@ -105,11 +116,7 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     let ids = request.list("ImageId").into_iter().map(parse_id);
     let query = ImagesQuery {
         ids: ids.collect::<Result<_, _>>()?,
-        owners: request
-            .list("Owner")
-            .into_iter()
-            .map(parse_owner)
-            .collect::<Result<_, _>>()?,
+        owners: request.list("Owner").into_iter().map(parse_owner).collect(),
         executable_by: request
             .list("ExecutableBy")
             .into_iter()
@@ -120,14 +127,18 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     let page = Page::of(request, 1, "ImageId")?;
     call.stop_if_dry_run()?;
     let images = call.engine.describe_images(&call.caller, &query)?;
-    let passing = images
-        .into_iter()
-        .filter(|image| filters.pass(|name| filter_values(image, name)));
+    let aliases = call.engine.owner_aliases();
+    let passing = images.into_iter().filter(|image| {
+        let alias = aliases.of_image(image);
+        filters.pass(|name| filter_values(image, alias, name))
+    });
     let (images, next) = page.cut(request.operation.name, passing, |image| {
         image.id.to_string()
     });
     let mut answer = call.answer();
-    answer.list("imagesSet", &images, |answer, image| write(answer, image));
+    answer.list("imagesSet", &images, |answer, image| {
+        write(answer, image, aliases.of_image(image));
+    });
     answer.optional("nextToken", next);
     Ok(answer.finish())
 }
@@ -140,12 +151,13 @@ fn parse_account(text: &str) -> Result<AccountId, Error> {
     })
 }
 
-fn parse_owner(text: &str) -> Result<OwnerFilter, Error> {
+fn parse_owner(text: &str) -> OwnerFilter {
     match text {
-        "self" => Ok(OwnerFilter::Caller),
-        // Publishers that exist at AWS; nothing here is theirs.
-        "amazon" | "aws-marketplace" | "aws-backup-vault" | "microsoft" => Ok(OwnerFilter::Amazon),
-        other => parse_account(other).map(OwnerFilter::Account),
+        "self" => OwnerFilter::Caller,
+        other => match other.parse() {
+            Ok(account) => OwnerFilter::Account(account),
+            Err(_) => OwnerFilter::Alias(other.chars().take(SHOWN_LEN_MAX).collect()),
+        },
     }
 }
 
@@ -178,13 +190,17 @@ pub(crate) fn root_device(image: Option<&Image>) -> &'static str {
     }
 }
 
-/// One image, in the order of the newest WSDL.
-fn write(answer: &mut Answer, image: &Image) {
+/// One image, in the order of the newest WSDL.  Until aliases had a place of their own, they stood for
+/// the number.
+fn write(answer: &mut Answer, image: &Image, alias: Option<&str>) {
     answer.value("imageId", image.id);
     answer.leaf("imageLocation", &image.location);
     let state = state_of(image, answer.has("stateReason"));
     answer.leaf("imageState", state);
-    answer.value("imageOwnerId", image.owner);
+    match alias.filter(|_| !answer.has("imageOwnerAlias")) {
+        Some(alias) => answer.leaf("imageOwnerId", alias),
+        None => answer.value("imageOwnerId", image.owner),
+    }
     answer.value("isPublic", image.is_public);
     write_product_codes(answer, &image.product_codes);
     answer.leaf("architecture", image.architecture.as_str());
@@ -195,6 +211,7 @@ fn write(answer: &mut Answer, image: &Image) {
             answer.leaf("message", &failure.message);
         });
     }
+    answer.optional("imageOwnerAlias", alias);
     answer.optional("name", image.name.as_deref());
     answer.optional("description", image.description.as_deref());
     answer.leaf("rootDeviceType", "instance-store");
@@ -214,12 +231,12 @@ pub(crate) fn write_product_codes(answer: &mut Answer, codes: &[String]) {
     if !codes.is_empty() {
         answer.list("productCodes", codes, |answer, code| {
             answer.leaf("productCode", code);
-            answer.leaf("type", "devpay");
+            answer.leaf("type", PRODUCT_TYPE);
         });
     }
 }
 
-fn filter_values(image: &Image, name: &str) -> Vec<String> {
+fn filter_values(image: &Image, alias: Option<&str>, name: &str) -> Vec<String> {
     let one = |text: &str| vec![text.to_owned()];
     match name {
         "architecture" => one(image.architecture.as_str()),
@@ -232,8 +249,15 @@ fn filter_values(image: &Image, name: &str) -> Vec<String> {
         "is-public" => vec![image.is_public.to_string()],
         "manifest-location" => one(&image.location),
         "name" => image.name.iter().cloned().collect(),
+        "owner-alias" => alias.map(str::to_owned).into_iter().collect(),
         "owner-id" => vec![image.owner.to_string()],
         "product-code" => image.product_codes.clone(),
+        "product-code.type" => image
+            .product_codes
+            .first()
+            .map(|_| PRODUCT_TYPE.to_owned())
+            .into_iter()
+            .collect(),
         "root-device-name" => one(root_device(Some(image))),
         "root-device-type" => one("instance-store"),
         "state" => one(state_of(image, true)),

@@ -261,6 +261,110 @@ async fn images_are_chosen_by_the_references_rules() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn public_images_show_their_owners_alias() {
+    let gallery = Gallery::open().await;
+    let engine = &gallery.cloud.engine;
+    let (me, them) = (account(1), account(2));
+    let name = |owner, alias: &str| engine.set_alias(owner, Some(alias.to_owned()));
+    // Words that mean something else, and somebody else's.
+    for word in ["self", "all", "000000000001", "Amazon"] {
+        assert!(name(them, word).await.is_err(), "{word}");
+    }
+    name(them, "amazon").await.expect("an alias");
+    assert!(name(me, "amazon").await.is_err());
+    name(me, "example").await.expect("an alias");
+    name(me, "example").await.expect("the same again");
+    let theirs = BTreeSet::from(["their-public", "their-public-granted"]);
+    assert_eq!(gallery.chosen(&[], &["amazon"], &[]).await, theirs);
+    let given = BTreeSet::from(["their-public-granted"]);
+    assert_eq!(gallery.chosen(&[], &["amazon"], &["self"]).await, given);
+    let mine = BTreeSet::from(["my-public", "my-gone"]);
+    assert_eq!(gallery.chosen(&[], &["example"], &[]).await, mine);
+
+    let client = &gallery.client;
+    let shown = |version: &'static str, name: &'static str| {
+        let pairs = [("ImageId.1", gallery.id(name))];
+        async move {
+            let reply = client.ask("DescribeImages", version, &pairs).await.ok();
+            (reply.value("imageOwnerId"), reply.value("imageOwnerAlias"))
+        }
+    };
+    let some = |text: &str| Some(text.to_owned());
+    let (number, public) = (some("000000000002"), "their-public");
+    // The alias stood for the number until it had a place of its own.
+    for version in ["2006-06-26", OLD, "2009-08-15"] {
+        assert_eq!(shown(version, public).await, (some("amazon"), None));
+        assert_eq!(
+            shown(version, "their-granted").await,
+            (number.clone(), None)
+        );
+    }
+    for version in ["2009-10-31", "2016-11-15"] {
+        assert_eq!(
+            shown(version, public).await,
+            (number.clone(), some("amazon"))
+        );
+        assert_eq!(
+            shown(version, "their-granted").await,
+            (number.clone(), None)
+        );
+    }
+    // The number is an owner all the same.
+    assert_eq!(
+        gallery.chosen(&[], &["000000000002"], &["all"]).await,
+        theirs
+    );
+    engine.set_alias(them, None).await.expect("taken back");
+    assert_eq!(shown(OLD, public).await, (number, None));
+    gallery.cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filters_see_what_is_shown() {
+    let gallery = Gallery::open().await;
+    let client = &gallery.client;
+    let engine = &gallery.cloud.engine;
+    let named = engine.set_alias(account(2), Some("amazon".into()));
+    named.await.expect("an alias");
+    let code = [("Attribute", "productCodes"), ("ProductCode.1", "774F4FF8")];
+    modify(client, OLD, gallery.id("my-private"), &code)
+        .await
+        .ok();
+    let count = |name: &'static str, value: &'static str| {
+        let pairs = [("Filter.1.Name", name), ("Filter.1.Value.1", value)];
+        async move { client.ask("DescribeImages", "2016-11-15", &pairs).await }
+    };
+    for (name, value, number) in [
+        ("owner-alias", "amazon", 2),
+        ("owner-alias", "amaz*", 2),
+        ("owner-alias", "self", 0),
+        ("owner-id", "000000000002", 3),
+        ("owner-id", "amazon", 0),
+        ("is-public", "true", 4),
+        ("is-public", "false", 4),
+        ("state", "deregistered", 1),
+        ("state", "available", 7),
+        ("name", "their-*", 3),
+        ("product-code", "774F4FF8", 1),
+        ("product-code", "*", 1),
+        ("product-code.type", "devpay", 1),
+        ("product-code.type", "marketplace", 0),
+        // Nothing here has these.
+        ("platform", "*", 0),
+        ("block-device-mapping.device-name", "*", 0),
+        ("kernel-id", "*", 0),
+    ] {
+        let found = count(name, value).await.ok().values("imageId").len();
+        assert_eq!(found, number, "{name} {value}");
+    }
+    for name in ["block-device-mapping.size", "owner", "product-code.id"] {
+        let reply = count(name, "*").await;
+        assert_eq!(reply.code(400), "InvalidParameterValue", "{name}");
+    }
+    gallery.cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn deregistered_images_are_shown_and_not_launched() {
     let gallery = Gallery::open().await;
     let (client, id) = (&gallery.client, gallery.id("my-gone"));

@@ -66,7 +66,6 @@ const NOTHING_TO_SAY: &[(&str, &str)] = &[
     ),
     ("imagesSet/item/ramdiskId", "images name no ramdisk"),
     ("imagesSet/item/platform", "said of Windows only"),
-    ("imagesSet/item/imageOwnerAlias", "owners have no aliases"),
     ("imagesSet/item/blockDeviceMapping/item", "no volumes yet"),
     ("imagesSet/item/tagSet/item", "no tags yet"),
     ("imagesSet/item/sriovNetSupport", "no such devices"),
@@ -196,6 +195,21 @@ async fn world() -> World {
             .await;
         images.push(id);
     }
+    // An owner with an alias, which public images show.
+    let named = cloud
+        .engine
+        .set_alias(client.account, Some("amazon".into()));
+    named.await.expect("an alias");
+    let public = [
+        ("ImageId", images[0].as_str()),
+        ("Attribute", "launchPermission"),
+        ("OperationType", "add"),
+        ("UserGroup.1", "all"),
+    ];
+    client
+        .ask("ModifyImageAttribute", "2007-03-01", &public)
+        .await
+        .ok();
     client
         .ask("CreateKeyPair", "2007-03-01", &[("KeyName", "key")])
         .await

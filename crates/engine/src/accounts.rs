@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use cumulet_domain::accounts::{AccessKey, Account, Certificate, CloudIdentity, User, check_name};
+use cumulet_domain::accounts::{
+    AccessKey, Account, Certificate, CloudIdentity, User, check_alias, check_name,
+};
 use cumulet_domain::{AccountId, Error, Resource};
 use cumulet_host::api::GroundPlan;
 use cumulet_store::Plan;
@@ -78,6 +80,7 @@ impl Engine {
             name,
             created: self.environment().now(),
             instance_limit: None,
+            alias: None,
         };
         self.commit(move |state| {
             let is_taken = state.accounts.contains_key(&account.id)
@@ -148,6 +151,34 @@ impl Engine {
             changes.extend(state.subscriptions_of(id).map(|it| it.delete()));
             Ok(Plan {
                 changes,
+                answer: (),
+            })
+        })
+        .await
+    }
+
+    /// Gives an account an alias, or takes it back.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidValue`; `AlreadyExists` when another account has it.
+    pub async fn set_alias(&self, id: AccountId, alias: Option<String>) -> Result<(), Error> {
+        if let Some(alias) = &alias {
+            check_alias(alias)?;
+        }
+        self.commit(move |state| {
+            let mut account = Account::clone(find_account(state, id)?.as_ref());
+            let mut others = state.accounts.values().filter(|other| other.id != id);
+            if let Some(alias) = &alias
+                && others.any(|other| other.alias.as_ref() == Some(alias))
+            {
+                return Err(Error::AlreadyExists {
+                    resource: Resource::Account,
+                    id: alias.clone(),
+                });
+            }
+            account.alias = alias;
+            Ok(Plan {
+                changes: vec![account.put()],
                 answer: (),
             })
         })

@@ -1,5 +1,6 @@
 //! Images: registering a bundle, showing, deregistering.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cumulet_bundle::manifest::{self, Manifest, ManifestError};
@@ -37,10 +38,13 @@ pub struct RegisterImage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OwnerFilter {
     Caller,
-    /// The alias `amazon`: images that the cloud's maker publishes; there are none.
-    Amazon,
+    /// The public images of the account that shows this word for its number.
+    Alias(String),
     Account(AccountId),
 }
+
+/// Publishers that EC2 knows: asked for here, they own nothing unless an account has their name.
+const PUBLISHERS: &[&str] = &["amazon", "aws-backup-vault", "aws-marketplace", "microsoft"];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExecutableFilter {
@@ -197,7 +201,7 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound` naming all ids that do not exist; an image that exists and is not the caller's to
-    /// launch is left out silently.
+    /// launch is left out silently.  `Malformed` account for an owner that is nobody's alias.
     pub fn describe_images(
         &self,
         caller: &Caller,
@@ -213,12 +217,17 @@ impl Engine {
         if !missing.is_empty() {
             return Err(Error::not_found_all(Resource::Image, missing));
         }
+        check_owners(&state, &query.owners)?;
+        let aliases = OwnerAliases::of(&state);
         let me = caller.account;
         let is_chosen = |image: &&Arc<Image>| {
             image.may_launch(me)
                 && (query.ids.is_empty() || query.ids.contains(&image.id))
                 && (query.owners.is_empty()
-                    || query.owners.iter().any(|owner| is_owned(image, me, owner)))
+                    || query
+                        .owners
+                        .iter()
+                        .any(|owner| is_owned(image, me, owner, &aliases)))
                 && (query.executable_by.is_empty()
                     || query
                         .executable_by
@@ -226,6 +235,11 @@ impl Engine {
                         .any(|by| is_executable(image, me, by)))
         };
         Ok(state.images.values().filter(is_chosen).cloned().collect())
+    }
+
+    /// What the owners of images are called, for whoever shows them.
+    pub fn owner_aliases(&self) -> OwnerAliases {
+        OwnerAliases::of(&self.snapshot())
     }
 
     /// No new instances from now on; those that run are unharmed, and nothing is deleted from S3.
@@ -386,10 +400,48 @@ fn check_name_free(state: &State, image: &Image) -> Result<(), Error> {
     }
 }
 
-fn is_owned(image: &Image, me: AccountId, owner: &OwnerFilter) -> bool {
+/// Which accounts show a word for their number.
+#[derive(Debug, Clone, Default)]
+pub struct OwnerAliases(BTreeMap<AccountId, String>);
+
+impl OwnerAliases {
+    fn of(state: &State) -> Self {
+        let all = state.accounts.values();
+        let named = all.filter_map(|account| Some((account.id, account.alias.clone()?)));
+        Self(named.collect())
+    }
+
+    /// What the owner of an image is called: only public images show it.
+    pub fn of_image(&self, image: &Image) -> Option<&str> {
+        let alias = self.0.get(&image.owner);
+        alias.filter(|_| image.is_public).map(String::as_str)
+    }
+}
+
+/// A word that is nobody's and never was a publisher's is no owner.
+fn check_owners(state: &State, owners: &[OwnerFilter]) -> Result<(), Error> {
+    for owner in owners {
+        let OwnerFilter::Alias(word) = owner else {
+            continue;
+        };
+        let mut accounts = state.accounts.values();
+        let is_known = PUBLISHERS.contains(&word.as_str())
+            || accounts.any(|account| account.alias.as_ref() == Some(word));
+        if !is_known {
+            return Err(Error::Malformed {
+                resource: Resource::Account,
+                id: word.clone(),
+                form: "an account id of 12 digits, or self".into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn is_owned(image: &Image, me: AccountId, owner: &OwnerFilter, aliases: &OwnerAliases) -> bool {
     match owner {
         OwnerFilter::Caller => image.owner == me,
-        OwnerFilter::Amazon => false,
+        OwnerFilter::Alias(word) => aliases.of_image(image) == Some(word),
         OwnerFilter::Account(account) => image.owner == *account,
     }
 }

@@ -51,6 +51,13 @@ pub(crate) enum AccountCommand {
         /// Its number or name.
         account: String,
     },
+    /// Changes the word that public images show for their owner, as EC2's own show `amazon`.
+    Alias {
+        /// Its number or name.
+        account: String,
+        /// Lower-case letters, digits and hyphens; no other account's; none when not given.
+        alias: Option<String>,
+    },
     /// Deletes an account with its users and keys; only when it owns nothing else.
     Delete {
         /// Its number or name.
@@ -215,6 +222,7 @@ pub(crate) fn account(context: &Context, command: AccountCommand) -> anyhow::Res
         AccountCommand::Create { name, id } => accounts::Request::Create { name, id },
         AccountCommand::List => accounts::Request::List,
         AccountCommand::Show { account } => accounts::Request::Show { account },
+        AccountCommand::Alias { account, alias } => accounts::Request::Alias { account, alias },
         AccountCommand::Delete { account } => accounts::Request::Delete { account },
     };
     answer(context, &Request::Account(request))

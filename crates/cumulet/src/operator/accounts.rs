@@ -14,10 +14,22 @@ use super::when;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Request {
-    Create { name: String, id: Option<AccountId> },
+    Create {
+        name: String,
+        id: Option<AccountId>,
+    },
     List,
-    Show { account: String },
-    Delete { account: String },
+    Show {
+        account: String,
+    },
+    Delete {
+        account: String,
+    },
+    /// Without an alias, it is taken back.
+    Alias {
+        account: String,
+        alias: Option<String>,
+    },
 }
 
 pub(super) async fn perform(engine: &Engine, request: Request) -> Result<Value, Error> {
@@ -36,6 +48,12 @@ pub(super) async fn perform(engine: &Engine, request: Request) -> Result<Value, 
             find_account(engine, Some(&account))?.as_ref(),
             engine,
         )),
+        Request::Alias { account, alias } => {
+            let found = find_account(engine, Some(&account))?;
+            engine.set_alias(found.id, alias).await?;
+            let found = find_account(engine, Some(&found.id.to_string()))?;
+            Ok(show_account(&found, engine))
+        }
         Request::Delete { account } => {
             let account = find_account(engine, Some(&account))?;
             engine.delete_account(account.id).await?;
@@ -82,5 +100,5 @@ fn show_account(account: &Account, engine: &Engine) -> Value {
         .values()
         .filter(|user| user.account == account.id)
         .count();
-    json!({ "id": account.id, "name": account.name, "created": when(account.created), "users": users })
+    json!({ "id": account.id, "name": account.name, "created": when(account.created), "users": users, "alias": account.alias })
 }

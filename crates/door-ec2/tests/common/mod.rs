@@ -307,6 +307,7 @@ fn bootstrap() -> Bootstrap {
             name: "first".into(),
             created: NOW,
             instance_limit: None,
+            alias: None,
         },
         user: User {
             account: owner,
