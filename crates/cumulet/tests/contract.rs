@@ -191,6 +191,51 @@ fn operators_records_are_made_shown_and_deleted_with_and_without_a_server() {
 }
 
 #[test]
+fn products_are_sold_with_and_without_a_server() {
+    let mut cloud = Cloud::start(PROGRAM, SIMULATED);
+    let line_of = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.map(str::to_owned)
+    };
+    let made = cloud.run(&["product", "create", "--code", "774F4FF8"]);
+    assert!(line_of(&made, "seller").unwrap().ends_with(ACCOUNT));
+    cloud.run(&["account", "create", "second", "--id", "000000000042"]);
+    // Whose it is must be said when there are several.
+    assert!(error_of(&cloud.output(&["product", "create"])).contains("--account"));
+    let drawn = cloud.run(&["product", "create", "--account", "second", "--json"]);
+    let drawn: serde_json::Value = serde_json::from_str(&drawn).unwrap();
+    let code = drawn["code"].as_str().unwrap().to_owned();
+    assert_eq!((code.len(), &drawn["seller"]), (8, &"000000000042".into()));
+    let taken = cloud.output(&["product", "create", "--code", &code, "--account", "second"]);
+    assert!(error_of(&taken).contains(&code));
+    let subscribed = ["774F4FF8", "--account", "second"];
+    cloud.run(&[&["product", "subscribe"], &subscribed[..]].concat());
+    cloud.run(&[&["product", "subscribe"], &subscribed[..]].concat());
+    cloud.stop();
+
+    let listed = cloud.run(&["product", "list"]);
+    assert_eq!(listed.lines().count(), 3, "{listed}");
+    let listed = cloud.run(&["product", "list", "--account", "second"]);
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    let shown = cloud.run(&["product", "show", "774F4FF8"]);
+    assert!(
+        line_of(&shown, "subscribers")
+            .unwrap()
+            .ends_with("000000000042")
+    );
+    cloud.run(&[&["product", "unsubscribe"], &subscribed[..]].concat());
+    let again = cloud.output(&[&["product", "unsubscribe"], &subscribed[..]].concat());
+    assert!(error_of(&again).contains("not subscribed"));
+    assert!(error_of(&cloud.output(&["product", "show", "774F4FF9"])).contains("774F4FF9"));
+    assert_eq!(cloud.run(&["product", "usage", "--json"]).trim(), "[]");
+    let wrong = cloud.output(&["product", "usage", "--from", "yesterday"]);
+    assert!(error_of(&wrong).contains("yesterday"));
+    assert!(error_of(&cloud.output(&["account", "delete", "second"])).contains("products"));
+    cloud.run(&["product", "delete", &code]);
+    cloud.run(&["account", "delete", "second"]);
+}
+
+#[test]
 fn settings_show_their_sources() {
     let cloud = Cloud::prepare(PROGRAM, SIMULATED);
     let file = cloud.scratch().join("settings.toml");

@@ -8,6 +8,7 @@ use cumulet_engine::launch::{Launch, Part};
 use crate::call::Call;
 use crate::error::Refused;
 use crate::images;
+use crate::products;
 use crate::reservation::{self, Surroundings};
 
 /// Furthest that an answer of the metadata service may be asked to go.
@@ -16,7 +17,8 @@ const HOP_LIMIT_MAX: u8 = 64;
 pub(crate) async fn run(call: &Call<'_>) -> Result<String, Refused> {
     let launch = decode(call)?;
     call.stop_if_dry_run()?;
-    let view = call.engine.launch(&call.caller, launch).await?;
+    let launched = call.engine.launch(&call.caller, launch).await;
+    let view = launched.map_err(|error| products::launch_refused(call.version(), error))?;
     let surroundings = Surroundings::of(call.engine);
     let mut answer = call.answer();
     reservation::write(&mut answer, &surroundings, &view);

@@ -21,6 +21,7 @@ mod keypairs;
 mod keys;
 mod launch;
 mod paging;
+mod products;
 mod regions;
 mod reservation;
 mod router;

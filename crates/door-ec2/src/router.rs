@@ -13,7 +13,7 @@ use crate::error::Refused;
 use crate::keys::EngineKeys;
 use crate::{
     Handled, RequestContext, documents, image_attributes, images, instances, keypairs, launch,
-    regions, soap, status, sts,
+    products, regions, soap, status, sts,
 };
 
 /// Longest name of an action that the log repeats.
@@ -155,6 +155,7 @@ pub(crate) async fn dispatch(call: &Call<'_>) -> Result<String, Refused> {
         "RebootInstances" => instances::reboot(call).await,
         "TerminateInstances" => instances::terminate(call).await,
         "GetConsoleOutput" => instances::console(call).await,
+        "ConfirmProductInstance" => products::confirm(call),
         "CreateKeyPair" => keypairs::create(call).await,
         "DescribeKeyPairs" => keypairs::describe(call),
         "DeleteKeyPair" => keypairs::delete(call).await,

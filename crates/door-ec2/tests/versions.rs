@@ -274,6 +274,11 @@ impl World {
                         .paths(),
                 );
             }
+            "ConfirmProductInstance" => {
+                let instance = ("InstanceId", self.running.clone());
+                let code = ("ProductCode", text("774F4FF8"));
+                paths.extend(ask(vec![code, instance]).await.paths());
+            }
             "RegisterImage" => {
                 let location = ("ImageLocation", text("bucket/good.manifest.xml"));
                 paths.extend(ask(vec![location]).await.paths());

@@ -23,6 +23,8 @@ use crate::{Caller, Engine};
 
 /// Codes that are drawn for one product, in case some are taken.
 const CODES_DRAWN: usize = 8;
+/// Longest code of somebody that a refusal repeats.
+const CODE_SHOWN_MAX: usize = 120;
 /// Records of usage that are forgotten in one commit.
 const FORGET_MAX: usize = 30;
 
@@ -208,6 +210,7 @@ impl Engine {
             .get(code)
             .is_some_and(|product| product.owner == caller.account);
         if !is_own {
+            let code: String = code.chars().take(CODE_SHOWN_MAX).collect();
             return Err(Error::denied(format!(
                 "Not authorized for the product code: [{code}]"
             )));

@@ -13,6 +13,7 @@ mod env;
 mod image;
 mod kernel;
 mod output;
+mod product;
 mod records;
 pub(crate) mod serve;
 mod uninstall;
@@ -76,6 +77,9 @@ enum Command {
     /// What accounts may use.
     #[command(subcommand)]
     Quota(records::QuotaCommand),
+    /// Products: codes that images carry, who may launch these, and the hours that were used.
+    #[command(subcommand)]
+    Product(product::ProductCommand),
     /// Kernels for root file systems.
     #[command(subcommand)]
     Kernel(kernel::KernelCommand),
@@ -166,6 +170,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Certificate(command) => records::certificate(&context, command),
         Command::Quota(command) => records::quota(&context, command),
         Command::Instance(command) => records::instance(&context, command),
+        Command::Product(command) => product::run(&context, command),
         Command::Status => ask::status(&context),
         Command::Kernel(command) => kernel::run(&context, command),
         Command::Image(command) => image::run(&context, command),

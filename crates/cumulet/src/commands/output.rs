@@ -61,6 +61,7 @@ fn rank(name: &str) -> usize {
         "id",
         "access_key_id",
         "fingerprint",
+        "code",
         "setting",
         "name",
         "value",

@@ -23,7 +23,7 @@ const FILE_MAX: u64 = 64 * 1024;
 pub(crate) struct InAccount {
     /// Number or name of the account; may be left out while there is only one.
     #[arg(long)]
-    account: Option<String>,
+    pub(super) account: Option<String>,
 }
 
 /// As [`InAccount`], for lists.
@@ -31,7 +31,7 @@ pub(crate) struct InAccount {
 pub(crate) struct OfAccount {
     /// Number or name of an account; all accounts when not given.
     #[arg(long)]
-    account: Option<String>,
+    pub(super) account: Option<String>,
 }
 
 #[derive(Subcommand)]

@@ -11,6 +11,7 @@ pub(crate) mod images;
 pub(crate) mod instances;
 pub(crate) mod kernels;
 pub(crate) mod keys;
+pub(crate) mod products;
 pub(crate) mod quotas;
 pub(crate) mod users;
 
@@ -37,6 +38,7 @@ pub(crate) enum Request {
     Kernel(kernels::Request),
     Image(images::Request),
     Instance(instances::Request),
+    Product(products::Request),
     /// Writes a backup to a new directory on this machine.
     Backup {
         path: PathBuf,
@@ -57,6 +59,7 @@ impl Request {
                 | Request::Certificate(certificates::Request::Create { .. })
                 | Request::Kernel(kernels::Request::Import { .. })
                 | Request::Image(images::Request::Import(_))
+                | Request::Product(products::Request::Create { .. })
         )
     }
 }
@@ -81,6 +84,7 @@ pub(crate) async fn perform(
         Request::Kernel(request) => kernels::perform(engine, source.dir.path(), request).await,
         Request::Image(request) => images::perform(engine, request).await,
         Request::Instance(request) => instances::perform(engine, request).await,
+        Request::Product(request) => products::perform(engine, request).await,
         Request::Backup {
             path,
             objects,

@@ -5,6 +5,9 @@
 //! that was running and one that was terminated, with user data, keys, quotas and objects.  It is
 //! never made anew: a new format gets a file beside it.  Kernels, disks and the client's files were
 //! left out.
+//!
+//! `fixtures/records-1.jsonl` has records of kinds that came later, one a line in the form that backups
+//! have, as the first program wrote them that knew the kind.  A new kind gets a line; none is changed.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -18,6 +21,7 @@ use serde_json::Value;
 use crate::{PROGRAM, SIMULATED, key_pairs, s3};
 
 const FIXTURE: &str = "tests/operations/fixtures/cloud-1.tar.gz";
+const RECORDS: &str = include_str!("fixtures/records-1.jsonl");
 const RUNNING: &str = "i-8a81ad9bad12999c3";
 
 /// A cloud with the fixture's data directory, not started.
@@ -37,6 +41,7 @@ pub(crate) fn old_cloud() -> Cloud {
 #[test]
 fn a_store_of_format_1_is_read_whole() {
     let mut cloud = old_cloud();
+    add_records(&cloud);
     cloud.restart();
     let client = cloud.ec2();
     // The secrets still open: calls are signed with the old key.
@@ -66,6 +71,22 @@ fn a_store_of_format_1_is_read_whole() {
     assert!(cloud.run(&["account", "list"]).contains(ACCOUNT));
     let quota = cloud.run(&["quota", "show", "--account", "second"]);
     assert!(quota.contains('7'), "{quota}");
+    let product = cloud.run(&["product", "show", "774F4FF8"]);
+    assert!(product.contains("000000000042"), "{product}");
+    let used = cloud.run(&["product", "usage", "--code", "774F4FF8"]);
+    let began: Vec<&str> = used
+        .lines()
+        .filter_map(|it| it.split("  ").nth(2))
+        .collect();
+    assert_eq!(
+        began[1..],
+        [
+            "2026-11-20T10:20:30.000Z",
+            "2026-11-20T11:20:30.000Z",
+            "2026-11-20T15:20:30.000Z"
+        ],
+        "{used}"
+    );
 
     let backup = cloud.scratch().join("backup");
     cloud.run(&["backup", backup.to_str().unwrap(), "--without-images"]);
@@ -87,8 +108,22 @@ fn a_store_of_format_1_is_read_whole() {
         .collect();
     assert!(
         missing.is_empty(),
-        "no fixture has records of {missing:?}: keep a directory with them beside the old one"
+        "no fixture has records of {missing:?}: add lines to records-1.jsonl"
     );
+}
+
+/// Puts the records of later kinds into a cloud's store.
+fn add_records(cloud: &Cloud) {
+    let path = cloud.data_directory().join("store.redb");
+    let mut engine = EmbeddedEngine::open(&path, KINDS).unwrap();
+    for line in RECORDS.lines() {
+        let record: Value = serde_json::from_str(line).unwrap();
+        let kind = KINDS.iter().find(|kind| record["kind"] == kind.name());
+        let value = record["value"].to_string().into_bytes();
+        let key = record["key"].as_str().unwrap();
+        let change = Change::put(*kind.unwrap(), key, value.into());
+        commit(&mut engine, change);
+    }
 }
 
 /// What a newer program wrote is refused by name.

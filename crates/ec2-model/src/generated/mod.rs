@@ -13,6 +13,7 @@ mod describe_instance_status;
 mod reboot_instances;
 mod terminate_instances;
 mod get_console_output;
+mod confirm_product_instance;
 mod create_key_pair;
 mod describe_key_pairs;
 mod delete_key_pair;
@@ -25,6 +26,7 @@ mod reset_image_attribute;
 
 /// Operations implemented here, by name.
 pub(crate) static OPERATIONS: &[&crate::model::Operation] = &[
+    &confirm_product_instance::OPERATION,
     &create_key_pair::OPERATION,
     &delete_key_pair::OPERATION,
     &deregister_image::OPERATION,
@@ -60,6 +62,7 @@ macro_rules! for_each_operation {
             reboot_instances "RebootInstances";
             terminate_instances "TerminateInstances";
             get_console_output "GetConsoleOutput";
+            confirm_product_instance "ConfirmProductInstance";
             create_key_pair "CreateKeyPair";
             describe_key_pairs "DescribeKeyPairs";
             delete_key_pair "DeleteKeyPair";

@@ -7,6 +7,7 @@ use crate::soap_types::{Kind, Member, Message, Occurs, Type};
 
 /// What the operations take and answer, by name.
 pub(crate) static MESSAGES: &[Message] = &[
+    Message { operation: "ConfirmProductInstance", request: &CONFIRM_PRODUCT_INSTANCE_TYPE, response: &CONFIRM_PRODUCT_INSTANCE_RESPONSE_TYPE, early: None },
     Message { operation: "CreateKeyPair", request: &CREATE_KEY_PAIR_TYPE, response: &CREATE_KEY_PAIR_RESPONSE_TYPE, early: None },
     Message { operation: "DeleteKeyPair", request: &DELETE_KEY_PAIR_TYPE, response: &DELETE_KEY_PAIR_RESPONSE_TYPE, early: None },
     Message { operation: "DeregisterImage", request: &DEREGISTER_IMAGE_TYPE, response: &DEREGISTER_IMAGE_RESPONSE_TYPE, early: None },
@@ -26,6 +27,16 @@ pub(crate) static MESSAGES: &[Message] = &[
     Message { operation: "RunInstances", request: &RUN_INSTANCES_TYPE, response: &RUN_INSTANCES_RESPONSE_TYPE, early: Some((&RESERVATION_INFO_TYPE, V2008_05_05)) },
     Message { operation: "TerminateInstances", request: &TERMINATE_INSTANCES_TYPE, response: &TERMINATE_INSTANCES_RESPONSE_TYPE, early: None },
 ];
+
+static CONFIRM_PRODUCT_INSTANCE_TYPE: Type = Type { name: "ConfirmProductInstanceType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "productCode", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "instanceId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static CONFIRM_PRODUCT_INSTANCE_RESPONSE_TYPE: Type = Type { name: "ConfirmProductInstanceResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "return", kind: Kind::Plain("boolean"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "ownerId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+] };
 
 static CREATE_KEY_PAIR_TYPE: Type = Type { name: "CreateKeyPairType", is_mixed: false, attributes: &[], members: &[
     Member { name: "keyName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
