@@ -30,6 +30,7 @@ pub enum Resource {
     /// A rule of a security group.
     Permission,
     Product,
+    Tag,
 }
 
 impl fmt::Display for Resource {
@@ -56,6 +57,7 @@ impl fmt::Display for Resource {
             Resource::Volume => "volume",
             Resource::Permission => "permission",
             Resource::Product => "product",
+            Resource::Tag => "tag",
         })
     }
 }

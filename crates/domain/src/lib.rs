@@ -15,6 +15,7 @@ pub mod keypairs;
 pub mod launches;
 pub mod network;
 pub mod products;
+pub mod tags;
 pub mod time;
 
 pub use error::{Error, Resource};

@@ -125,6 +125,7 @@ impl From<Error> for Refused {
             Error::Unsupported { .. } => (400, "UnsupportedOperation", text),
             Error::LimitExceeded { resource, .. } => match resource {
                 Resource::Instance => (400, "InstanceLimitExceeded", text),
+                Resource::Tag => (400, "TagLimitExceeded", text),
                 _ => (400, "ResourceLimitExceeded", text),
             },
             Error::InsufficientCapacity { .. } => (500, "InsufficientInstanceCapacity", text),

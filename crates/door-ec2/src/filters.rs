@@ -14,10 +14,10 @@ const VALUES_MAX: usize = 200;
 
 /// Which filters an operation has.
 pub(crate) struct Known {
-    /// Those that something here can match.
+    /// Those that something here can match.  A name that ends in `.` or `:` stands for all that
+    /// begin with it.
     pub(crate) names: &'static [&'static str],
-    /// Those that EC2 has and for which nothing here has a value: they match nothing.  A name that
-    /// ends in `.` or `:` stands for all that begin with it.
+    /// Those that EC2 has and for which nothing here has a value: they match nothing.
     pub(crate) without_value: &'static [&'static str],
 }
 
@@ -26,7 +26,7 @@ impl Known {
         let is_named = |known: &&str| {
             *known == name || (known.ends_with(['.', ':']) && name.starts_with(*known))
         };
-        self.names.contains(&name) || self.without_value.iter().any(is_named)
+        self.names.iter().chain(self.without_value).any(is_named)
     }
 }
 
@@ -148,8 +148,8 @@ mod tests {
     #[test]
     fn known_names_are_exact_or_families() {
         let known = Known {
-            names: &["image-id"],
-            without_value: &["tag:", "vpc-id"],
+            names: &["image-id", "tag:"],
+            without_value: &["vpc-id"],
         };
         assert!(known.has("image-id") && known.has("tag:Name") && known.has("vpc-id"));
         assert!(!known.has("image-ids") && !known.has("vpc-id2"));

@@ -3,6 +3,7 @@
 use cumulet_domain::images::{
     Architecture, BootKind, Image, ImageState, Preparation, check_description,
 };
+use cumulet_domain::tags::{TagMap, TaggedKind};
 use cumulet_domain::{AccountId, Error, ImageId, Resource};
 use cumulet_ec2_model::Answer;
 use cumulet_engine::images::{ExecutableFilter, ImagesQuery, OwnerFilter, RegisterImage};
@@ -12,6 +13,7 @@ use crate::call::Call;
 use crate::error::Refused;
 use crate::filters::{Filters, Known};
 use crate::paging::Page;
+use crate::tags;
 
 const FILTERS: Known = Known {
     names: &[
@@ -34,6 +36,9 @@ const FILTERS: Known = Known {
         "state",
         "state-reason-code",
         "state-reason-message",
+        "tag-key",
+        "tag-value",
+        "tag:",
         "virtualization-type",
     ],
     without_value: &[
@@ -52,8 +57,6 @@ const FILTERS: Known = Known {
         "source-image-region",
         "source-instance-id",
         "sriov-net-support",
-        "tag-key",
-        "tag:",
     ],
 };
 
@@ -96,6 +99,7 @@ pub(crate) async fn register(call: &Call<'_>) -> Result<String, Refused> {
         name: request.text("Name").map(str::to_owned),
         description,
         architecture,
+        tags: tags::specification(request, TaggedKind::Image)?,
     };
     call.stop_if_dry_run()?;
     let id = call.engine.register_image(&call.caller, register).await?;
@@ -128,16 +132,26 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     call.stop_if_dry_run()?;
     let images = call.engine.describe_images(&call.caller, &query)?;
     let aliases = call.engine.owner_aliases();
-    let passing = images.into_iter().filter(|image| {
-        let alias = aliases.of_image(image);
-        filters.pass(|name| filter_values(image, alias, name))
-    });
+    let state = call.engine.snapshot();
+    // Tags are their owner's: nobody else sees them.
+    let none = TagMap::new();
+    let beside = |image: &Image| Beside {
+        alias: aliases.of_image(image),
+        tags: if image.owner == call.caller.account {
+            state.tags_of(image.id)
+        } else {
+            &none
+        },
+    };
+    let passing = images
+        .into_iter()
+        .filter(|image| filters.pass(|name| filter_values(image, &beside(image), name)));
     let (images, next) = page.cut(request.operation.name, passing, |image| {
         image.id.to_string()
     });
     let mut answer = call.answer();
     answer.list("imagesSet", &images, |answer, image| {
-        write(answer, image, aliases.of_image(image));
+        write(answer, image, &beside(image));
     });
     answer.optional("nextToken", next);
     Ok(answer.finish())
@@ -190,14 +204,20 @@ pub(crate) fn root_device(image: Option<&Image>) -> &'static str {
     }
 }
 
+/// What an image's record does not hold and its description shows.
+struct Beside<'a> {
+    alias: Option<&'a str>,
+    tags: &'a TagMap,
+}
+
 /// One image, in the order of the newest WSDL.  Until aliases had a place of their own, they stood for
 /// the number.
-fn write(answer: &mut Answer, image: &Image, alias: Option<&str>) {
+fn write(answer: &mut Answer, image: &Image, beside: &Beside<'_>) {
     answer.value("imageId", image.id);
     answer.leaf("imageLocation", &image.location);
     let state = state_of(image, answer.has("stateReason"));
     answer.leaf("imageState", state);
-    match alias.filter(|_| !answer.has("imageOwnerAlias")) {
+    match beside.alias.filter(|_| !answer.has("imageOwnerAlias")) {
         Some(alias) => answer.leaf("imageOwnerId", alias),
         None => answer.value("imageOwnerId", image.owner),
     }
@@ -211,14 +231,14 @@ fn write(answer: &mut Answer, image: &Image, alias: Option<&str>) {
             answer.leaf("message", &failure.message);
         });
     }
-    answer.optional("imageOwnerAlias", alias);
+    answer.optional("imageOwnerAlias", beside.alias);
     answer.optional("name", image.name.as_deref());
     answer.optional("description", image.description.as_deref());
     answer.leaf("rootDeviceType", "instance-store");
     answer.leaf("rootDeviceName", root_device(Some(image)));
     answer.structure("blockDeviceMapping", |_| {});
     answer.leaf("virtualizationType", "hvm");
-    answer.structure("tagSet", |_| {});
+    tags::write(answer, beside.tags);
     // What EC2 says of its own KVM hosts, too; the API has no other word for them.
     answer.leaf("hypervisor", "xen");
     answer.value("creationDate", format_iso8601(image.created));
@@ -236,7 +256,7 @@ pub(crate) fn write_product_codes(answer: &mut Answer, codes: &[String]) {
     }
 }
 
-fn filter_values(image: &Image, alias: Option<&str>, name: &str) -> Vec<String> {
+fn filter_values(image: &Image, beside: &Beside<'_>, name: &str) -> Vec<String> {
     let one = |text: &str| vec![text.to_owned()];
     match name {
         "architecture" => one(image.architecture.as_str()),
@@ -249,7 +269,7 @@ fn filter_values(image: &Image, alias: Option<&str>, name: &str) -> Vec<String> 
         "is-public" => vec![image.is_public.to_string()],
         "manifest-location" => one(&image.location),
         "name" => image.name.iter().cloned().collect(),
-        "owner-alias" => alias.map(str::to_owned).into_iter().collect(),
+        "owner-alias" => beside.alias.map(str::to_owned).into_iter().collect(),
         "owner-id" => vec![image.owner.to_string()],
         "product-code" => image.product_codes.clone(),
         "product-code.type" => image
@@ -274,6 +294,6 @@ fn filter_values(image: &Image, alias: Option<&str>, name: &str) -> Vec<String> 
             .into_iter()
             .collect(),
         "virtualization-type" => one("hvm"),
-        _ => vec![],
+        other => tags::filter_values(beside.tags, other).unwrap_or_default(),
     }
 }

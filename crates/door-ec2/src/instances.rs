@@ -10,6 +10,7 @@ use crate::error::Refused;
 use crate::filters::{Filters, Known};
 use crate::paging::{self, Page};
 use crate::reservation::{self, Surroundings};
+use crate::tags;
 
 const FILTERS: Known = Known {
     names: &[
@@ -44,6 +45,9 @@ const FILTERS: Known = Known {
         "root-device-type",
         "state-reason-code",
         "state-reason-message",
+        "tag-key",
+        "tag-value",
+        "tag:",
         "tenancy",
         "virtualization-type",
     ],
@@ -79,9 +83,6 @@ const FILTERS: Known = Known {
         "source-dest-check",
         "spot-instance-request-id",
         "subnet-id",
-        "tag-key",
-        "tag-value",
-        "tag:",
         "usage-operation",
         "usage-operation-update-time",
         "vpc-id",
@@ -252,6 +253,6 @@ fn filter_values(
         "root-device-type" => one("instance-store"),
         "tenancy" => one("default"),
         "virtualization-type" => one("hvm"),
-        _ => vec![],
+        other => tags::filter_values(surroundings.tags(instance), other).unwrap_or_default(),
     }
 }

@@ -3,30 +3,43 @@
 use std::sync::Arc;
 
 use cumulet_domain::keypairs::KeyPair;
+use cumulet_domain::tags::{TagMap, TaggedKind};
 use cumulet_wire::time::format_iso8601;
 
 use crate::call::Call;
 use crate::error::Refused;
 use crate::filters::{Filters, Known};
+use crate::tags;
 
 /// Biggest public key that is read.
 const MATERIAL_BYTES_MAX: usize = 16 * 1024;
 
 const FILTERS: Known = Known {
-    names: &["fingerprint", "key-name", "key-pair-id"],
-    without_value: &["tag-key", "tag:"],
+    names: &[
+        "fingerprint",
+        "key-name",
+        "key-pair-id",
+        "tag-key",
+        "tag-value",
+        "tag:",
+    ],
+    without_value: &[],
 };
 
 pub(crate) async fn create(call: &Call<'_>) -> Result<String, Refused> {
     let name = call.request.required("KeyName")?.to_owned();
+    let tags = tags::specification(&call.request, TaggedKind::KeyPair)?;
     call.stop_if_dry_run()?;
-    let created = call.engine.create_key_pair(&call.caller, name).await?;
+    let engine = call.engine;
+    let created = engine
+        .create_key_pair(&call.caller, name, tags.clone())
+        .await?;
     let mut answer = call.answer();
     answer.leaf("keyName", &created.key_pair.name);
     answer.leaf("keyFingerprint", &created.key_pair.fingerprint);
     answer.leaf("keyMaterial", created.private_pem.as_str());
     answer.value("keyPairId", created.key_pair.id);
-    answer.structure("tagSet", |_| {});
+    tags::write(&mut answer, &tags);
     Ok(answer.finish())
 }
 
@@ -36,16 +49,17 @@ pub(crate) async fn import(call: &Call<'_>) -> Result<String, Refused> {
         .request
         .base64("PublicKeyMaterial", MATERIAL_BYTES_MAX)?
         .unwrap_or_default();
+    let tags = tags::specification(&call.request, TaggedKind::KeyPair)?;
     call.stop_if_dry_run()?;
     let key_pair = call
         .engine
-        .import_key_pair(&call.caller, name, material)
+        .import_key_pair(&call.caller, name, material, tags.clone())
         .await?;
     let mut answer = call.answer();
     answer.leaf("keyName", &key_pair.name);
     answer.leaf("keyFingerprint", &key_pair.fingerprint);
     answer.value("keyPairId", key_pair.id);
-    answer.structure("tagSet", |_| {});
+    tags::write(&mut answer, &tags);
     Ok(answer.finish())
 }
 
@@ -69,14 +83,15 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
         }
         found.retain(|pair| ids.contains(&pair.id.to_string().as_str()));
     }
-    found.retain(|pair| filters.pass(|name| filter_values(pair, name)));
+    let state = call.engine.snapshot();
+    found.retain(|pair| filters.pass(|name| filter_values(pair, state.tags_of(pair.id), name)));
     let mut answer = call.answer();
     answer.list("keySet", &found, |answer, pair| {
         answer.value("keyPairId", pair.id);
         answer.leaf("keyName", &pair.name);
         answer.leaf("keyFingerprint", &pair.fingerprint);
         answer.leaf("keyType", &pair.key_type);
-        answer.structure("tagSet", |_| {});
+        tags::write(answer, state.tags_of(pair.id));
         if request.is_true("IncludePublicKey") {
             answer.leaf("publicKey", &pair.public_key);
         }
@@ -125,11 +140,11 @@ fn name_of(call: &Call<'_>, id: &str) -> Result<Option<String>, Refused> {
     Ok(found.map(|pair| pair.name.clone()))
 }
 
-fn filter_values(pair: &Arc<KeyPair>, name: &str) -> Vec<String> {
+fn filter_values(pair: &Arc<KeyPair>, tags: &TagMap, name: &str) -> Vec<String> {
     match name {
         "fingerprint" => vec![pair.fingerprint.clone()],
         "key-name" => vec![pair.name.clone()],
         "key-pair-id" => vec![pair.id.to_string()],
-        _ => vec![],
+        other => tags::filter_values(tags, other).unwrap_or_default(),
     }
 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use cumulet_domain::instances::{MetadataOptions, USER_DATA_LEN_MAX};
+use cumulet_domain::tags::TaggedKind;
 use cumulet_ec2_model::{ModelError, dates};
 use cumulet_engine::launch::{Launch, Part};
 
@@ -10,9 +11,17 @@ use crate::error::Refused;
 use crate::images;
 use crate::products;
 use crate::reservation::{self, Surroundings};
+use crate::tags;
 
 /// Furthest that an answer of the metadata service may be asked to go.
 const HOP_LIMIT_MAX: u8 = 64;
+
+/// What a launch makes that can be written on.
+const TAGGED: [TaggedKind; 3] = [
+    TaggedKind::Instance,
+    TaggedKind::NetworkInterface,
+    TaggedKind::Volume,
+];
 
 pub(crate) async fn run(call: &Call<'_>) -> Result<String, Refused> {
     let launch = decode(call)?;
@@ -43,6 +52,7 @@ fn decode(call: &Call<'_>) -> Result<Launch, Refused> {
             .collect(),
         zone: text("Placement.AvailabilityZone").filter(|zone| !zone.is_empty()),
         metadata: metadata(call)?,
+        tags: tags::specifications(request, &TAGGED)?,
     })
 }
 

@@ -3,7 +3,7 @@
 //! A request goes: parameters from URL and form ([`router`]), signature
 //! (`cumulet-auth`), shape of the version (`cumulet-ec2-model`), one function of a
 //! resource's file ([`images`], [`image_attributes`], [`instances`], [`launch`], [`status`], [`keypairs`],
-//! [`regions`]), the engine, and back through [`Answer`](cumulet_ec2_model::Answer).
+//! [`regions`], [`tags`]), the engine, and back through [`Answer`](cumulet_ec2_model::Answer).
 //! A SOAP message ([`soap`]) becomes such parameters, and is answered in an envelope; what its
 //! clients are generated from is in [`documents`].
 //! No decision is taken here, and nothing is remembered but which messages were seen.
@@ -28,6 +28,7 @@ mod router;
 mod soap;
 mod status;
 mod sts;
+mod tags;
 
 use std::sync::Arc;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cumulet_domain::images::{BootKind, Image, Preparation};
 use cumulet_domain::instances::{Instance, InstanceState, Liveness, Reservation, StateReason};
+use cumulet_domain::tags::TagMap;
 use cumulet_domain::{InstanceId, KernelId};
 use cumulet_ec2_model::Answer;
 use cumulet_ec2_model::dates::V2011_01_01;
@@ -13,6 +14,7 @@ use cumulet_engine::{Engine, State};
 use cumulet_wire::time::format_iso8601;
 
 use crate::images;
+use crate::tags;
 
 /// What an instance's record does not hold and its description shows.
 pub(crate) struct Surroundings {
@@ -48,6 +50,10 @@ impl Surroundings {
     pub(crate) fn architecture(&self, instance: &Instance) -> &'static str {
         self.image(instance)
             .map_or("x86_64", |image| image.architecture.as_str())
+    }
+
+    pub(crate) fn tags(&self, instance: &Instance) -> &TagMap {
+        self.state.tags_of(instance.id)
     }
 
     /// The kernel that a root file system boots with; a disk brings its own.
@@ -188,7 +194,7 @@ fn write_instance(
         "clientToken",
         token.map_or("", |token| token.token.as_str()),
     );
-    answer.structure("tagSet", |_| {});
+    tags::write(answer, surroundings.tags(instance));
     // What EC2 says of its own KVM hosts, too; the API has no other word for them.
     answer.leaf("hypervisor", "xen");
     answer.structure("networkInterfaceSet", |_| {});

@@ -13,7 +13,7 @@ use crate::error::Refused;
 use crate::keys::EngineKeys;
 use crate::{
     Handled, RequestContext, documents, image_attributes, images, instances, keypairs, launch,
-    products, regions, soap, status, sts,
+    products, regions, soap, status, sts, tags,
 };
 
 /// Longest name of an action that the log repeats.
@@ -162,6 +162,9 @@ pub(crate) async fn dispatch(call: &Call<'_>) -> Result<String, Refused> {
         "ImportKeyPair" => keypairs::import(call).await,
         "DescribeRegions" => regions::describe(call),
         "DescribeAvailabilityZones" => regions::describe_zones(call),
+        "CreateTags" => tags::create(call).await,
+        "DeleteTags" => tags::delete(call).await,
+        "DescribeTags" => tags::describe(call),
         other => Err(Refused::new(
             400,
             "UnsupportedOperation",

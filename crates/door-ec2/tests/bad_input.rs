@@ -22,7 +22,12 @@ type Pairs = &'static [(&'static str, &'static str)];
 /// Each operation with parameters that are well formed.
 const GOOD: &[(&str, Pairs)] = &[
     ("CreateKeyPair", &[("KeyName", "new")]),
+    (
+        "CreateTags",
+        &[("ResourceId.1", "i-12345678"), ("Tag.1.Key", "key")],
+    ),
     ("DeleteKeyPair", &[("KeyName", "kept")]),
+    ("DeleteTags", &[("ResourceId.1", "i-12345678")]),
     ("DeregisterImage", &[("ImageId", "ami-12345678")]),
     ("DescribeAvailabilityZones", &[]),
     (
@@ -37,6 +42,7 @@ const GOOD: &[(&str, Pairs)] = &[
     ("DescribeInstances", &[]),
     ("DescribeKeyPairs", &[]),
     ("DescribeRegions", &[]),
+    ("DescribeTags", &[]),
     ("GetConsoleOutput", &[("InstanceId", "i-12345678")]),
     (
         "ImportKeyPair",

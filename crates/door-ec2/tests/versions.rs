@@ -29,7 +29,6 @@ const NOTHING_TO_SAY: &[(&str, &str)] = &[
     ("@/spotInstanceRequestId", "no spot instances"),
     ("@/license", "no licences"),
     ("@/licenseSet", "no licences"),
-    ("@/tagSet/item", "no tags yet"),
     (
         "@/networkInterfaceSet/item",
         "no network interfaces as resources",
@@ -67,7 +66,6 @@ const NOTHING_TO_SAY: &[(&str, &str)] = &[
     ("imagesSet/item/ramdiskId", "images name no ramdisk"),
     ("imagesSet/item/platform", "said of Windows only"),
     ("imagesSet/item/blockDeviceMapping/item", "no volumes yet"),
-    ("imagesSet/item/tagSet/item", "no tags yet"),
     ("imagesSet/item/sriovNetSupport", "no such devices"),
     ("imagesSet/item/usageOperation", "nothing is billed"),
     ("imagesSet/item/bootMode", "no image asks for a mode"),
@@ -106,9 +104,6 @@ const NOTHING_TO_SAY: &[(&str, &str)] = &[
         "not recorded",
     ),
     ("instanceStatusSet/item/outpostArn", "no outposts"),
-    // Key pairs.
-    ("keySet/item/tagSet/item", "no tags yet"),
-    ("tagSet/item", "no tags yet"),
     // Zones.
     (
         "availabilityZoneInfo/item/messageSet/item",
@@ -158,6 +153,11 @@ fn excuse(operation: &str, version: Version, path: &str) -> Option<&'static str>
     let is_launch = matches!(operation, "RunInstances" | "DescribeInstances");
     if is_launch && path == "groupSet/item/groupId" {
         return (version.as_str() >= "2011-01-01").then_some("groups have no ids yet");
+    }
+    // Requests of that time could not say what is to be written on the instances.
+    let is_later = version.as_str() < "2016-11-15";
+    if operation == "RunInstances" && is_later && path.starts_with("@/tagSet/item") {
+        return Some("tags are written later");
     }
     NOTHING_TO_SAY
         .iter()
@@ -210,10 +210,11 @@ async fn world() -> World {
         .ask("ModifyImageAttribute", "2007-03-01", &public)
         .await
         .ok();
-    client
-        .ask("CreateKeyPair", "2007-03-01", &[("KeyName", "key")])
+    let key = client
+        .ask("CreateKeyPair", "2016-11-15", &[("KeyName", "key")])
         .await
         .ok();
+    let key = key.value("keyPairId").expect("an id");
     let mut running = String::new();
     for _ in 0..6 {
         let reply = run(&client, "2007-03-01", &images[0]).await;
@@ -221,6 +222,17 @@ async fn world() -> World {
         let id: InstanceId = running.parse().expect("an id");
         cloud.wait_for(id, InstanceState::Running).await;
     }
+    let mut tags = vec![
+        ("Tag.1.Key", "Name"),
+        ("Tag.2.Key", "of"),
+        ("Tag.2.Value", ""),
+    ];
+    tags.extend([
+        ("ResourceId.1", key.as_str()),
+        ("ResourceId.2", running.as_str()),
+        ("ResourceId.3", images[0].as_str()),
+    ]);
+    client.ask("CreateTags", "2010-08-31", &tags).await.ok();
     World {
         cloud,
         client,
@@ -230,13 +242,28 @@ async fn world() -> World {
 }
 
 async fn run(client: &Client, version: &str, image: &str) -> common::Reply {
-    let request = [
+    client
+        .ask("RunInstances", version, &launch_of(image))
+        .await
+        .ok()
+}
+
+fn launch_of(image: &str) -> [(&'static str, &str); 4] {
+    [
         ("ImageId", image),
         ("MinCount", "1"),
         ("MaxCount", "1"),
         ("KeyName", "key"),
-    ];
-    client.ask("RunInstances", version, &request).await.ok()
+    ]
+}
+
+/// What writes a tag on what is made.
+fn tagged(kind: &'static str) -> [(&'static str, &'static str); 3] {
+    [
+        ("TagSpecification.1.ResourceType", kind),
+        ("TagSpecification.1.Tag.1.Key", "Name"),
+        ("TagSpecification.1.Tag.1.Value", "made"),
+    ]
 }
 
 impl World {
@@ -253,7 +280,15 @@ impl World {
         let mut paths = BTreeSet::new();
         match operation {
             "RunInstances" => {
-                let reply = run(&self.client, version, &self.image).await;
+                let reply = if version == "2016-11-15" {
+                    let request = [&tagged("instance")[..], &launch_of(&self.image)].concat();
+                    self.client
+                        .ask("RunInstances", version, &request)
+                        .await
+                        .ok()
+                } else {
+                    run(&self.client, version, &self.image).await
+                };
                 paths.extend(reply.paths());
                 let id = reply.value("instanceId").expect("an id");
                 let ids = [("InstanceId.1", id.as_str())];
@@ -339,17 +374,21 @@ impl World {
             }
             "CreateKeyPair" => {
                 let name = format!("key of {version}");
-                paths.extend(ask(vec![("KeyName", name)]).await.paths());
+                let mut request = vec![("KeyName", name)];
+                if version == "2016-11-15" {
+                    request.extend(tagged("key-pair").map(|(name, value)| (name, text(value))));
+                }
+                paths.extend(ask(request).await.paths());
             }
             "ImportKeyPair" => {
                 let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
                 let material = cumulet_wire::base64::encode(key.as_bytes());
                 let name = format!("imported in {version}");
-                paths.extend(
-                    ask(vec![("KeyName", name), ("PublicKeyMaterial", material)])
-                        .await
-                        .paths(),
-                );
+                let mut request = vec![("KeyName", name), ("PublicKeyMaterial", material)];
+                if version == "2016-11-15" {
+                    request.extend(tagged("key-pair").map(|(name, value)| (name, text(value))));
+                }
+                paths.extend(ask(request).await.paths());
             }
             "DeleteKeyPair" => {
                 paths.extend(ask(vec![("KeyName", text("nobody's"))]).await.paths());
@@ -370,6 +409,17 @@ impl World {
             "DescribeInstances" | "DescribeInstanceStatus" => {
                 paths.extend(ask(vec![]).await.paths());
                 if operation == "DescribeInstanceStatus" || version >= "2013-10-15" {
+                    paths.extend(ask(vec![("MaxResults", text("5"))]).await.paths());
+                }
+            }
+            "CreateTags" | "DeleteTags" => {
+                let id = ("ResourceId.1", self.running.clone());
+                let key = ("Tag.1.Key", format!("of {version}"));
+                paths.extend(ask(vec![id, key]).await.paths());
+            }
+            "DescribeTags" => {
+                paths.extend(ask(vec![]).await.paths());
+                if version >= "2013-10-15" {
                     paths.extend(ask(vec![("MaxResults", text("5"))]).await.paths());
                 }
             }

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::Engine;
 use crate::records::Stored;
 use crate::state::State;
+use crate::tags;
 
 /// What a first start puts into a store without an identity, in one commit.
 pub struct Bootstrap {
@@ -149,6 +150,7 @@ impl Engine {
                     .map(|certificate| certificate.delete()),
             );
             changes.extend(state.subscriptions_of(id).map(|it| it.delete()));
+            changes.extend(tags::forget(state, state.tagged_of(id)));
             Ok(Plan {
                 changes,
                 answer: (),

@@ -19,6 +19,7 @@ use cumulet_store::Plan;
 use crate::Engine;
 use crate::images::StoredBytes;
 use crate::records::Stored;
+use crate::tags;
 
 /// Images forgotten in one round.
 const FORGET_MAX: usize = 30;
@@ -245,6 +246,7 @@ impl Engine {
             let mut changes = vec![];
             changes.extend(state.images.get(&id).map(|image| image.delete()));
             changes.extend(state.bundle_sources.get(&id).map(|source| source.delete()));
+            changes.extend(tags::forget(state, [id.into()]));
             Ok(Plan {
                 changes,
                 answer: (),

@@ -8,6 +8,7 @@ use cumulet_domain::images::{
     Architecture, BootKind, BundlePart, BundleSource, Image, ImageState, Preparation,
     check_image_name,
 };
+use cumulet_domain::tags::TagMap;
 use cumulet_domain::{AccountId, Digest, Error, ImageId, Resource};
 use cumulet_store::Plan;
 use zeroize::Zeroizing;
@@ -15,6 +16,7 @@ use zeroize::Zeroizing;
 use crate::environment::ObjectError;
 use crate::records::Stored;
 use crate::state::State;
+use crate::tags;
 use crate::{Caller, Engine};
 
 /// Biggest manifest that is read.
@@ -33,6 +35,7 @@ pub struct RegisterImage {
     pub description: Option<String>,
     /// `None` means what the manifest says, else x86_64.
     pub architecture: Option<Architecture>,
+    pub tags: TagMap,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,8 +160,10 @@ impl Engine {
         };
         self.commit(move |state| {
             check_name_free(state, &image)?;
+            let mut changes = vec![source.put(), image.put()];
+            changes.extend(tags::first(image.id, image.owner, request.tags));
             Ok(Plan {
-                changes: vec![source.put(), image.put()],
+                changes,
                 answer: (),
             })
         })

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use cumulet_domain::keypairs::{KeyPair, check_key_name};
+use cumulet_domain::tags::TagMap;
 use cumulet_domain::{Error, KeyPairId, Resource};
 use cumulet_store::Plan;
 use zeroize::Zeroizing;
 
 use crate::records::Stored;
 use crate::state::State;
+use crate::tags;
 use crate::{Caller, Engine};
 
 /// Answer of CreateKeyPair; the only time that the private half is seen.
@@ -17,7 +19,7 @@ pub struct KeyPairCreated {
     pub private_pem: Zeroizing<String>,
 }
 
-fn plan_new(state: &State, key_pair: KeyPair) -> Result<Plan<KeyPair>, Error> {
+fn plan_new(state: &State, key_pair: KeyPair, tags: TagMap) -> Result<Plan<KeyPair>, Error> {
     if state
         .key_pairs
         .contains_key(&(key_pair.owner, key_pair.name.as_str().into()))
@@ -27,8 +29,10 @@ fn plan_new(state: &State, key_pair: KeyPair) -> Result<Plan<KeyPair>, Error> {
             id: key_pair.name,
         });
     }
+    let mut changes = vec![key_pair.put()];
+    changes.extend(tags::first(key_pair.id, key_pair.owner, tags));
     Ok(Plan {
-        changes: vec![key_pair.put()],
+        changes,
         answer: key_pair,
     })
 }
@@ -42,6 +46,7 @@ impl Engine {
         &self,
         caller: &Caller,
         name: String,
+        tags: TagMap,
     ) -> Result<KeyPairCreated, Error> {
         check_key_name(&name)?;
         if self
@@ -66,7 +71,8 @@ impl Engine {
             key_type: "rsa".into(),
             created: self.environment().now(),
         };
-        let key_pair = self.commit(move |state| plan_new(state, key_pair)).await?;
+        let plan = move |state: &State| plan_new(state, key_pair, tags);
+        let key_pair = self.commit(plan).await?;
         Ok(KeyPairCreated {
             key_pair,
             private_pem: created.private_pem,
@@ -80,6 +86,7 @@ impl Engine {
         caller: &Caller,
         name: String,
         material: Vec<u8>,
+        tags: TagMap,
     ) -> Result<KeyPair, Error> {
         check_key_name(&name)?;
         let forge = self.environment().forge.clone();
@@ -95,7 +102,8 @@ impl Engine {
             key_type: imported.key_type,
             created: self.environment().now(),
         };
-        self.commit(move |state| plan_new(state, key_pair)).await
+        self.commit(move |state| plan_new(state, key_pair, tags))
+            .await
     }
 
     /// All of the caller's key pairs, or those named.
@@ -138,8 +146,10 @@ impl Engine {
         let owner = caller.account;
         self.commit(move |state| {
             let found = state.key_pairs.get(&(owner, name.as_str().into()));
+            let mut changes: Vec<_> = found.iter().map(|pair| pair.delete()).collect();
+            changes.extend(tags::forget(state, found.map(|pair| pair.id.into())));
             Ok(Plan {
-                changes: found.iter().map(|pair| pair.delete()).collect(),
+                changes,
                 answer: found.map(|pair| pair.id),
             })
         })

@@ -22,6 +22,7 @@ use cumulet_domain::instances::{
 };
 use cumulet_domain::launches::{self, Wanted};
 use cumulet_domain::network::{AddressBlock, Ipv4Net};
+use cumulet_domain::tags::{LaunchTags, TagMap, TaggedKind};
 use cumulet_domain::{
     AccountId, Error, ImageId, InstanceId, KernelId, ReservationId, Resource, Timestamp,
 };
@@ -47,6 +48,8 @@ pub struct Launch {
     pub zone: Option<String>,
     /// `None` means the operator's default.
     pub metadata: Option<MetadataOptions>,
+    /// What is written on what the launch makes; kinds that it does not make are refused at the door.
+    pub tags: BTreeMap<TaggedKind, TagMap>,
 }
 
 /// What a launch asks of one image.
@@ -261,6 +264,13 @@ fn parameters_digest(launch: &Launch) -> String {
         let text = format!("{is_enabled} {is_token_required} {hop_limit}");
         value("metadata", text.as_bytes());
     }
+    for (kind, tags) in &launch.tags {
+        for (key, text) in tags {
+            value("tagged", kind.as_str().as_bytes());
+            value("tag-key", key.as_bytes());
+            value("tag-value", text.as_bytes());
+        }
+    }
     hex::encode(context.finish())
 }
 
@@ -417,6 +427,13 @@ fn records_of(
             .user_data
             .map(|data| put_user_data(given.reservation, data)),
     );
+    if !launch.tags.is_empty() {
+        let tags = LaunchTags {
+            reservation: given.reservation,
+            tags: launch.tags,
+        };
+        changes.push(tags.put());
+    }
     changes.extend(instances.iter().map(Stored::put));
     let answer = ReservationView {
         reservation: Arc::new(reservation),
@@ -588,6 +605,7 @@ mod tests {
             security_groups: vec!["default".into()],
             zone: Some("us-east-1a".into()),
             metadata: None,
+            tags: BTreeMap::new(),
         })
     }
 

@@ -22,6 +22,7 @@ pub mod reconcile;
 pub mod records;
 pub mod state;
 pub mod status;
+pub mod tags;
 mod troubles;
 
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use cumulet_domain::instances::Reservation;
+use cumulet_domain::tags::TaggedId;
 use cumulet_domain::{Digest, Error, InstanceId};
 use cumulet_store::{Change, Plan};
 
@@ -11,9 +12,12 @@ use crate::image_bytes::digest_of;
 use crate::records::Stored;
 use crate::records::USER_DATA;
 use crate::state::State;
+use crate::tags;
 
-/// Records forgotten in one commit.
+/// Instances forgotten in one round.
 const FORGET_MAX: usize = 30;
+/// Instances forgotten in one commit: each may have six other records, of which three hold tags.
+const SLICE: usize = 14;
 
 impl Engine {
     /// One round: forget terminated instances and deregistered images, delete files nobody needs.
@@ -50,16 +54,17 @@ impl Engine {
                 break;
             }
         }
-        if cleaned.is_empty() {
-            return Ok(());
-        }
-        self.commit(move |state| {
-            Ok(Plan {
-                changes: plan_forget(state, &cleaned),
-                answer: (),
+        for slice in cleaned.chunks(SLICE) {
+            let slice = slice.to_vec();
+            self.commit(move |state| {
+                Ok(Plan {
+                    changes: plan_forget(state, &slice),
+                    answer: (),
+                })
             })
-        })
-        .await
+            .await?;
+        }
+        Ok(())
     }
 
     /// Things on the host that carry our names and have no record.  They are told, never removed:
@@ -126,6 +131,7 @@ fn plan_forget(state: &State, ids: &[InstanceId]) -> Vec<Change> {
     for id in ids {
         if let Some(instance) = state.instances.get(id) {
             changes.push(instance.delete());
+            changes.extend(tags::forget(state, TaggedId::of_instance(*id)));
             reservations.insert(instance.reservation);
         }
     }
@@ -141,6 +147,8 @@ fn plan_forget(state: &State, ids: &[InstanceId]) -> Vec<Change> {
             .collect();
         if left.is_empty() {
             changes.push(reservation.delete());
+            let launch_tags = state.launch_tags.get(&reservation.id);
+            changes.extend(launch_tags.map(|tags| tags.delete()));
             if reservation.has_user_data {
                 changes.push(Change::delete(USER_DATA, reservation.id.to_string()));
             }

@@ -16,6 +16,7 @@ use cumulet_domain::instances::{Instance, Reservation};
 use cumulet_domain::keypairs::KeyPair;
 use cumulet_domain::network::AddressBlock;
 use cumulet_domain::products::{Product, Subscription, Usage};
+use cumulet_domain::tags::{LaunchTags, Tags};
 use cumulet_domain::{AccountId, ReservationId};
 
 pub const ACCOUNT: Kind = Kind::new("account");
@@ -37,6 +38,8 @@ pub const ACCOUNT_USAGE: Kind = Kind::new("account-usage");
 pub const PRODUCT: Kind = Kind::new("product");
 pub const SUBSCRIPTION: Kind = Kind::new("product-subscription");
 pub const PRODUCT_USAGE: Kind = Kind::new("product-usage");
+pub const TAGS: Kind = Kind::new("tags");
+pub const LAUNCH_TAGS: Kind = Kind::new("launch-tags");
 
 /// All kinds that this program knows; a store file with another is from a newer one.
 pub const KINDS: &[Kind] = &[
@@ -59,6 +62,8 @@ pub const KINDS: &[Kind] = &[
     PRODUCT,
     SUBSCRIPTION,
     PRODUCT_USAGE,
+    TAGS,
+    LAUNCH_TAGS,
 ];
 
 /// The only key of kinds that have one record.
@@ -175,6 +180,8 @@ stored!(Usage, PRODUCT_USAGE, |r| format!(
     "{}/{}",
     r.code, r.instance
 ));
+stored!(Tags, TAGS, |r| r.resource.to_string());
+stored!(LaunchTags, LAUNCH_TAGS, |r| r.reservation.to_string());
 stored!(HostUsage, HOST_USAGE, |_r| ONLY.to_owned());
 stored!(CloudIdentity, CLOUD, |_r| ONLY.to_owned());
 stored!(GroundPlan, GROUND, |_r| ONLY.to_owned());

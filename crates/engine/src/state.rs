@@ -13,6 +13,7 @@ use cumulet_domain::instances::{Instance, Liveness, Reservation};
 use cumulet_domain::keypairs::KeyPair;
 use cumulet_domain::network::AddressBlock;
 use cumulet_domain::products::{Product, Subscription, Usage};
+use cumulet_domain::tags::{LaunchTags, TaggedId, Tags};
 use cumulet_domain::{AccountId, ImageId, InstanceId, KernelId, ReservationId};
 use cumulet_host::api::GroundPlan;
 use cumulet_store::{Change, Revision, View, ViewError};
@@ -42,12 +43,16 @@ pub struct State {
     pub products: OrdMap<Arc<str>, Arc<Product>>,
     pub subscriptions: OrdMap<(AccountId, Arc<str>), Arc<Subscription>>,
     pub product_usage: OrdMap<(Arc<str>, InstanceId), Arc<Usage>>,
+    /// What was written on single resources; [`State::tags_of`] says what counts.
+    pub tags: OrdMap<TaggedId, Arc<Tags>>,
+    pub launch_tags: OrdMap<ReservationId, Arc<LaunchTags>>,
     // Indexes.
     pub reservations_by_owner: OrdSet<(AccountId, ReservationId)>,
     pub client_tokens: OrdMap<(AccountId, Arc<str>), ReservationId>,
     /// Instances that hold something on a host.
     pub live_instances: OrdSet<InstanceId>,
     pub instance_by_address: OrdMap<Ipv4Addr, InstanceId>,
+    pub(crate) tags_by_owner: OrdSet<(AccountId, TaggedId)>,
 }
 
 fn read<T: Stored>(change: &Change, bytes: &Bytes) -> Result<T, ViewError> {
@@ -171,6 +176,10 @@ impl View for State {
             records::PRODUCT_USAGE => {
                 apply_to!(self.product_usage, change, usage_key(change)?, Usage)
             }
+            records::TAGS => self.apply_tags(change)?,
+            records::LAUNCH_TAGS => {
+                apply_to!(self.launch_tags, change, parse(change)?, LaunchTags)
+            }
             other => {
                 return Err(ViewError::new(format!(
                     "records of the kind {other} are unknown"
@@ -237,6 +246,19 @@ impl State {
             None => {
                 self.reservations.remove(&id);
             }
+        }
+        Ok(())
+    }
+
+    fn apply_tags(&mut self, change: &Change) -> Result<(), ViewError> {
+        let id: TaggedId = parse(change)?;
+        if let Some(before) = self.tags.remove(&id) {
+            self.tags_by_owner.remove(&(before.owner, id));
+        }
+        if let Some(bytes) = &change.value {
+            let tags = read::<Tags>(change, bytes)?;
+            self.tags_by_owner.insert((tags.owner, id));
+            self.tags.insert(id, Arc::new(tags));
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 mod common;
 mod images;
 mod products;
+mod tags;
 
 use common::{Cloud, caller_of, launch_of};
 use cumulet_domain::instances::InstanceState;

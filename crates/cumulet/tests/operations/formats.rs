@@ -87,6 +87,11 @@ fn a_store_of_format_1_is_read_whole() {
         ],
         "{used}"
     );
+    let tags = client.call("DescribeTags", &[]).unwrap();
+    let of = |name: &str| tags.texts(&format!("tagSet/item/{name}"));
+    assert_eq!(of("value"), ["kept", "format 1", "kept disk"]);
+    let disk = RUNNING.replace("i-", "vol-");
+    assert_eq!(of("resourceId"), [RUNNING, RUNNING, disk.as_str()]);
 
     let backup = cloud.scratch().join("backup");
     cloud.run(&["backup", backup.to_str().unwrap(), "--without-images"]);

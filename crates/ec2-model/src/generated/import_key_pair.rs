@@ -17,9 +17,9 @@ static PARAMETERS: &[Parameter] = &[
     Parameter { name: "DryRun", kind: Kind::Boolean, first: V2013_06_15, last: None, rule: Rule::Honoured },
     Parameter { name: "KeyName", kind: Kind::Text, first: V2010_08_31, last: None, rule: Rule::Required },
     Parameter { name: "PublicKeyMaterial", kind: Kind::Base64, first: V2010_08_31, last: None, rule: Rule::Required },
-    Parameter { name: "TagSpecification.n.ResourceType", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Refused },
-    Parameter { name: "TagSpecification.n.Tag.n.Key", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Refused },
-    Parameter { name: "TagSpecification.n.Tag.n.Value", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Refused },
+    Parameter { name: "TagSpecification.n.ResourceType", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Honoured },
+    Parameter { name: "TagSpecification.n.Tag.n.Key", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Honoured },
+    Parameter { name: "TagSpecification.n.Tag.n.Value", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Honoured },
 ];
 
 static ANSWER: &[Shape] = &[

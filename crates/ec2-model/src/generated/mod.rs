@@ -23,12 +23,17 @@ mod describe_availability_zones;
 mod modify_image_attribute;
 mod describe_image_attribute;
 mod reset_image_attribute;
+mod create_tags;
+mod delete_tags;
+mod describe_tags;
 
 /// Operations implemented here, by name.
 pub(crate) static OPERATIONS: &[&crate::model::Operation] = &[
     &confirm_product_instance::OPERATION,
     &create_key_pair::OPERATION,
+    &create_tags::OPERATION,
     &delete_key_pair::OPERATION,
+    &delete_tags::OPERATION,
     &deregister_image::OPERATION,
     &describe_availability_zones::OPERATION,
     &describe_image_attribute::OPERATION,
@@ -37,6 +42,7 @@ pub(crate) static OPERATIONS: &[&crate::model::Operation] = &[
     &describe_instances::OPERATION,
     &describe_key_pairs::OPERATION,
     &describe_regions::OPERATION,
+    &describe_tags::OPERATION,
     &get_console_output::OPERATION,
     &import_key_pair::OPERATION,
     &modify_image_attribute::OPERATION,
@@ -72,6 +78,9 @@ macro_rules! for_each_operation {
             modify_image_attribute "ModifyImageAttribute";
             describe_image_attribute "DescribeImageAttribute";
             reset_image_attribute "ResetImageAttribute";
+            create_tags "CreateTags";
+            delete_tags "DeleteTags";
+            describe_tags "DescribeTags";
         }
     };
 }

@@ -141,9 +141,9 @@ static PARAMETERS: &[Parameter] = &[
     Parameter { name: "SecurityGroup.n", kind: Kind::Text, first: V2006_06_26, last: None, rule: Rule::Honoured },
     Parameter { name: "SecurityGroupId.n", kind: Kind::Text, first: V2011_01_01, last: None, rule: Rule::Refused },
     Parameter { name: "SubnetId", kind: Kind::Text, first: V2009_07_15, last: None, rule: Rule::Refused },
-    Parameter { name: "TagSpecification.n.ResourceType", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Refused },
-    Parameter { name: "TagSpecification.n.Tag.n.Key", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Refused },
-    Parameter { name: "TagSpecification.n.Tag.n.Value", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Refused },
+    Parameter { name: "TagSpecification.n.ResourceType", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Honoured },
+    Parameter { name: "TagSpecification.n.Tag.n.Key", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Honoured },
+    Parameter { name: "TagSpecification.n.Tag.n.Value", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Honoured },
     Parameter { name: "UserData", kind: Kind::Base64, first: V2006_10_01, last: None, rule: Rule::Honoured },
 ];
 

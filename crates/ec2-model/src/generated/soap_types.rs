@@ -9,7 +9,9 @@ use crate::soap_types::{Kind, Member, Message, Occurs, Type};
 pub(crate) static MESSAGES: &[Message] = &[
     Message { operation: "ConfirmProductInstance", request: &CONFIRM_PRODUCT_INSTANCE_TYPE, response: &CONFIRM_PRODUCT_INSTANCE_RESPONSE_TYPE, early: None },
     Message { operation: "CreateKeyPair", request: &CREATE_KEY_PAIR_TYPE, response: &CREATE_KEY_PAIR_RESPONSE_TYPE, early: None },
+    Message { operation: "CreateTags", request: &CREATE_TAGS_TYPE, response: &CREATE_TAGS_RESPONSE_TYPE, early: None },
     Message { operation: "DeleteKeyPair", request: &DELETE_KEY_PAIR_TYPE, response: &DELETE_KEY_PAIR_RESPONSE_TYPE, early: None },
+    Message { operation: "DeleteTags", request: &DELETE_TAGS_TYPE, response: &DELETE_TAGS_RESPONSE_TYPE, early: None },
     Message { operation: "DeregisterImage", request: &DEREGISTER_IMAGE_TYPE, response: &DEREGISTER_IMAGE_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeAvailabilityZones", request: &DESCRIBE_AVAILABILITY_ZONES_TYPE, response: &DESCRIBE_AVAILABILITY_ZONES_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeImageAttribute", request: &DESCRIBE_IMAGE_ATTRIBUTE_TYPE, response: &DESCRIBE_IMAGE_ATTRIBUTE_RESPONSE_TYPE, early: None },
@@ -18,6 +20,7 @@ pub(crate) static MESSAGES: &[Message] = &[
     Message { operation: "DescribeInstances", request: &DESCRIBE_INSTANCES_TYPE, response: &DESCRIBE_INSTANCES_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeKeyPairs", request: &DESCRIBE_KEY_PAIRS_TYPE, response: &DESCRIBE_KEY_PAIRS_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeRegions", request: &DESCRIBE_REGIONS_TYPE, response: &DESCRIBE_REGIONS_RESPONSE_TYPE, early: None },
+    Message { operation: "DescribeTags", request: &DESCRIBE_TAGS_TYPE, response: &DESCRIBE_TAGS_RESPONSE_TYPE, early: None },
     Message { operation: "GetConsoleOutput", request: &GET_CONSOLE_OUTPUT_TYPE, response: &GET_CONSOLE_OUTPUT_RESPONSE_TYPE, early: None },
     Message { operation: "ImportKeyPair", request: &IMPORT_KEY_PAIR_TYPE, response: &IMPORT_KEY_PAIR_RESPONSE_TYPE, early: None },
     Message { operation: "ModifyImageAttribute", request: &MODIFY_IMAGE_ATTRIBUTE_TYPE, response: &MODIFY_IMAGE_ATTRIBUTE_RESPONSE_TYPE, early: None },
@@ -48,11 +51,55 @@ static CREATE_KEY_PAIR_RESPONSE_TYPE: Type = Type { name: "CreateKeyPairResponse
     Member { name: "keyMaterial", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
 ] };
 
+static RESOURCE_ID_SET_ITEM_TYPE: Type = Type { name: "ResourceIdSetItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "resourceId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static RESOURCE_ID_SET_TYPE: Type = Type { name: "ResourceIdSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&RESOURCE_ID_SET_ITEM_TYPE), occurs: Occurs::AtLeastOnce, first: None, last: None },
+] };
+
+static RESOURCE_TAG_SET_ITEM_TYPE: Type = Type { name: "ResourceTagSetItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "key", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "value", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+] };
+
+static RESOURCE_TAG_SET_TYPE: Type = Type { name: "ResourceTagSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&RESOURCE_TAG_SET_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static CREATE_TAGS_TYPE: Type = Type { name: "CreateTagsType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "resourcesSet", kind: Kind::Typed(&RESOURCE_ID_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "tagSet", kind: Kind::Typed(&RESOURCE_TAG_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static CREATE_TAGS_RESPONSE_TYPE: Type = Type { name: "CreateTagsResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "return", kind: Kind::Plain("boolean"), occurs: Occurs::Once, first: None, last: None },
+] };
+
 static DELETE_KEY_PAIR_TYPE: Type = Type { name: "DeleteKeyPairType", is_mixed: false, attributes: &[], members: &[
     Member { name: "keyName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
 ] };
 
 static DELETE_KEY_PAIR_RESPONSE_TYPE: Type = Type { name: "DeleteKeyPairResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "return", kind: Kind::Plain("boolean"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static DELETE_TAGS_SET_ITEM_TYPE: Type = Type { name: "DeleteTagsSetItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "key", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "value", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+] };
+
+static DELETE_TAGS_SET_TYPE: Type = Type { name: "DeleteTagsSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&DELETE_TAGS_SET_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static DELETE_TAGS_TYPE: Type = Type { name: "DeleteTagsType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "resourcesSet", kind: Kind::Typed(&RESOURCE_ID_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "tagSet", kind: Kind::Typed(&DELETE_TAGS_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static DELETE_TAGS_RESPONSE_TYPE: Type = Type { name: "DeleteTagsResponseType", is_mixed: false, attributes: &[], members: &[
     Member { name: "return", kind: Kind::Plain("boolean"), occurs: Occurs::Once, first: None, last: None },
 ] };
 
@@ -227,15 +274,6 @@ static DESCRIBE_IMAGES_TYPE: Type = Type { name: "DescribeImagesType", is_mixed:
 static STATE_REASON_TYPE: Type = Type { name: "StateReasonType", is_mixed: false, attributes: &[], members: &[
     Member { name: "code", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
     Member { name: "message", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
-] };
-
-static RESOURCE_TAG_SET_ITEM_TYPE: Type = Type { name: "ResourceTagSetItemType", is_mixed: false, attributes: &[], members: &[
-    Member { name: "key", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
-    Member { name: "value", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
-] };
-
-static RESOURCE_TAG_SET_TYPE: Type = Type { name: "ResourceTagSetType", is_mixed: false, attributes: &[], members: &[
-    Member { name: "item", kind: Kind::Typed(&RESOURCE_TAG_SET_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
 ] };
 
 static DESCRIBE_IMAGES_RESPONSE_ITEM_TYPE: Type = Type { name: "DescribeImagesResponseItemType", is_mixed: false, attributes: &[], members: &[
@@ -553,6 +591,25 @@ static REGION_SET_TYPE: Type = Type { name: "RegionSetType", is_mixed: false, at
 
 static DESCRIBE_REGIONS_RESPONSE_TYPE: Type = Type { name: "DescribeRegionsResponseType", is_mixed: false, attributes: &[], members: &[
     Member { name: "regionInfo", kind: Kind::Typed(&REGION_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static DESCRIBE_TAGS_TYPE: Type = Type { name: "DescribeTagsType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "filterSet", kind: Kind::Typed(&FILTER_SET_TYPE), occurs: Occurs::AtMostOnce, first: None, last: None },
+] };
+
+static TAG_SET_ITEM_TYPE: Type = Type { name: "TagSetItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "resourceId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "resourceType", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "key", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "value", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+] };
+
+static TAG_SET_TYPE: Type = Type { name: "TagSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&TAG_SET_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static DESCRIBE_TAGS_RESPONSE_TYPE: Type = Type { name: "DescribeTagsResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "tagSet", kind: Kind::Typed(&TAG_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
 ] };
 
 static GET_CONSOLE_OUTPUT_TYPE: Type = Type { name: "GetConsoleOutputType", is_mixed: false, attributes: &[], members: &[

@@ -1,11 +1,13 @@
 //! Clients that do what the dice say and remember what they were told.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cumulet_domain::images::{
     Architecture, BootKind, BundleSource, Image, ImageState, Preparation,
 };
+use cumulet_domain::tags::{TagMap, TaggedKind};
 use cumulet_domain::{AccountId, Error, ImageId, InstanceId};
 use cumulet_engine::image_bytes::ImportImage;
 use cumulet_engine::images::ImagesQuery;
@@ -31,6 +33,13 @@ pub(crate) fn caller(number: u64) -> Caller {
         account: account.parse().expect("twelve digits"),
         user: "user".into(),
     }
+}
+
+/// What launches write on what they make.
+pub(crate) fn name_tags() -> BTreeMap<TaggedKind, TagMap> {
+    let name = || TagMap::from([("Name".to_owned(), "simulated".to_owned())]);
+    let kinds = [TaggedKind::Instance, TaggedKind::Volume];
+    kinds.into_iter().map(|kind| (kind, name())).collect()
 }
 
 /// How often clients do what, in parts of the sum: each seed has its own, so that some are busy with
@@ -138,6 +147,7 @@ impl Client {
         let image = self.rng.choose(&images)?;
         let max_count = u32::try_from(1 + self.rng.below(3)).unwrap_or(1);
         let token = format!("token-{}", world.ledger.tokens.len());
+        let is_tagged = max_count > 1;
         let is_modest = self.rng.percent(50);
         let part = |image, max_count| Part {
             image,
@@ -166,6 +176,11 @@ impl Client {
             security_groups: vec![],
             zone: None,
             metadata: None,
+            tags: if is_tagged {
+                name_tags()
+            } else {
+                BTreeMap::new()
+            },
         };
         if launch.client_token.is_some() {
             world.ledger.tokens.push((me, launch.clone()));
@@ -247,6 +262,22 @@ impl Client {
         match self.engine.reboot(&self.me(), vec![id]).await {
             Ok(()) => self.shared.lock().told_reboot(id, events),
             Err(error) => self.expect_refusal("reboot", &error),
+        }
+        self.write_on(id).await;
+    }
+
+    /// Writes on an instance what counts the events, or takes away what it finds.
+    async fn write_on(&mut self, id: InstanceId) {
+        let (me, events) = (self.me(), self.shared.lock().event());
+        let ids = [id.into()];
+        let written = if events % 3 == 0 {
+            self.engine.delete_tags(&me, &ids, vec![]).await
+        } else {
+            let tags = [("events".to_owned(), events.to_string())].into();
+            self.engine.create_tags(&me, &ids, tags).await
+        };
+        if let Err(error) = written {
+            self.expect_refusal("tags", &error);
         }
     }
 
@@ -359,9 +390,10 @@ impl Client {
         let known = known.unwrap_or(Known::Absent);
         let now_known = if self.rng.percent(60) {
             let material = b"ssh-rsa AAAA".to_vec();
+            let key_tags = [("Name".to_owned(), name.clone())].into();
             match self
                 .engine
-                .import_key_pair(&me, name.clone(), material)
+                .import_key_pair(&me, name.clone(), material, key_tags)
                 .await
             {
                 Ok(_) if known == Known::Present => {

@@ -281,6 +281,9 @@ fn check_references(world: &mut World, after: &State) {
     if let Some(id) = after.bundle_sources.keys().find(is_forgotten) {
         world.breach(format!("the source of {id} is left"));
     }
+    if let Some(id) = after.stray_tags().first() {
+        world.breach(format!("the tags of {id} are left"));
+    }
     for image in after.images.values() {
         let is_open = matches!(image.preparation, Preparation::Pending { .. });
         if is_open && !after.bundle_sources.contains_key(&image.id) {
@@ -297,6 +300,8 @@ pub(crate) fn check_reopened(world: &mut World, seen: &State) {
         && seen.images == durable.images
         && seen.bundle_sources == durable.bundle_sources
         && seen.key_pairs == durable.key_pairs
+        && seen.tags == durable.tags
+        && seen.launch_tags == durable.launch_tags
         && seen.address_blocks == durable.address_blocks
         && seen.host_usage == durable.host_usage
         && seen.account_usage == durable.account_usage

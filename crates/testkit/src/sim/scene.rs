@@ -9,7 +9,7 @@ use cumulet_domain::instances::Want;
 use cumulet_domain::{Error, ImageId, InstanceId};
 use cumulet_engine::launch::{Launch, Part};
 
-use super::clients::{caller, import, register};
+use super::clients::{caller, import, name_tags, register};
 use super::run::{Life, Runtime, calm, forgotten, found, in_a_life, rest};
 use super::world::{Shared, Stop, World};
 
@@ -92,6 +92,7 @@ fn launch_of(image: ImageId, token: &str) -> Launch {
         security_groups: vec![],
         zone: None,
         metadata: None,
+        tags: name_tags(),
     }
 }
 
