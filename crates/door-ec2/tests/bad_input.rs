@@ -21,6 +21,10 @@ type Pairs = &'static [(&'static str, &'static str)];
 
 /// Each operation with parameters that are well formed.
 const GOOD: &[(&str, Pairs)] = &[
+    (
+        "ConfirmProductInstance",
+        &[("ProductCode", "774F4FF8"), ("InstanceId", "i-12345678")],
+    ),
     ("CreateKeyPair", &[("KeyName", "new")]),
     (
         "CreateTags",
