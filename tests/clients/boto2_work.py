@@ -104,6 +104,27 @@ def run(version, ec2_signer, s3_signer):
         same("the image's location", [it.location for it in shown], [location])
         return image
 
+    def share_the_image(*carried):
+        image = carried[-1]
+
+        def permissions():
+            return ec2.get_image_attribute(image).attrs
+
+        someone = "495219933132"
+        holds("adding is true", ec2.modify_image_attribute(image, user_ids=[someone], groups=["all"]))
+        same("the permissions", permissions(), {"groups": ["all"], "user_ids": [someone]})
+        holds("removing is true", ec2.modify_image_attribute(image, operation="remove", groups=["all"]))
+        same("the permissions", permissions(), {"user_ids": [someone]})
+        refused(
+            "an account that cannot be",
+            "InvalidAMIAttributeItemValue",
+            lambda: ec2.modify_image_attribute(image, user_ids=["1"]),
+            code_of,
+        )
+        holds("resetting is true", ec2.reset_image_attribute(image))
+        same("the permissions", permissions(), {})
+        return image
+
     def run_until_proof(*carried):
         image, nonce = carried[-1], common.fresh_nonce()
         size = {"instance_type": common.INSTANCE_TYPE} if common.INSTANCE_TYPE else {}
@@ -161,6 +182,7 @@ def run(version, ec2_signer, s3_signer):
         upload_in_parts,
         delete_objects,
         upload_and_register,
+        share_the_image,
         run_until_proof,
         terminate,
         deregister,

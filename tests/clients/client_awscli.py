@@ -105,6 +105,25 @@ def upload_and_register(*_):
     return image
 
 
+def share_the_image(*carried):
+    image = carried[-1]
+
+    def permissions():
+        shown = aws("ec2", "describe-image-attribute", "--image-id", image, "--attribute", "launchPermission")
+        return shown["LaunchPermissions"]
+
+    def modify(*changes):
+        aws("ec2", "modify-image-attribute", "--image-id", image, *changes)
+
+    modify("--launch-permission", "Add=[{UserId=495219933132},{Group=all}]")
+    same("the permissions", permissions(), [{"Group": "all"}, {"UserId": "495219933132"}])
+    modify("--attribute", "launchPermission", "--operation-type", "remove", "--user-groups", "all")
+    same("the permissions", permissions(), [{"UserId": "495219933132"}])
+    aws("ec2", "reset-image-attribute", "--image-id", image, "--attribute", "launchPermission")
+    same("the permissions", permissions(), [])
+    return image
+
+
 def run_until_proof(*carried):
     image, nonce = carried[-1], common.fresh_nonce()
     size = ["--instance-type", common.INSTANCE_TYPE] if common.INSTANCE_TYPE else []
@@ -166,6 +185,7 @@ common.main(
     upload_in_parts,
     delete_objects,
     upload_and_register,
+    share_the_image,
     run_until_proof,
     terminate,
     deregister,

@@ -104,6 +104,40 @@ def upload_and_register(*_):
     return image
 
 
+def share_the_image(*carried):
+    image = carried[-1]
+
+    def attribute(name, member):
+        return ec2.describe_image_attribute(ImageId=image, Attribute=name)[member]
+
+    def permissions():
+        return attribute("launchPermission", "LaunchPermissions")
+
+    someone, other = {"UserId": "495219933132"}, {"UserId": "254933287430"}
+    ec2.modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"Group": "all"}, someone]})
+    same("the permissions", permissions(), [{"Group": "all"}, someone])
+    ec2.modify_image_attribute(
+        ImageId=image, Attribute="launchPermission", OperationType="add", UserIds=[other["UserId"]]
+    )
+    ec2.modify_image_attribute(ImageId=image, LaunchPermission={"Remove": [{"Group": "all"}]})
+    same("the permissions", permissions(), [other, someone])
+    mine = ec2.describe_images(Owners=["self"], ExecutableUsers=[other["UserId"]])["Images"]
+    holds("the image is listed for whom it is shared with", image in [it["ImageId"] for it in mine])
+    ec2.modify_image_attribute(ImageId=image, Description={"Value": "shared"})
+    same("the description", attribute("description", "Description"), {"Value": "shared"})
+    same("the kernel", attribute("kernel", "KernelId"), {})
+    same("the product codes", attribute("productCodes", "ProductCodes"), [])
+    refused(
+        "an account that cannot be",
+        "InvalidAMIAttributeItemValue",
+        lambda: ec2.modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"UserId": "1"}]}),
+        code_of,
+    )
+    ec2.reset_image_attribute(ImageId=image, Attribute="launchPermission")
+    same("the permissions", permissions(), [])
+    return image
+
+
 def run_until_proof(*carried):
     image, nonce = carried[-1], common.fresh_nonce()
     size = {"InstanceType": common.INSTANCE_TYPE} if common.INSTANCE_TYPE else {}
@@ -173,6 +207,7 @@ common.main(
     upload_in_parts,
     delete_objects,
     upload_and_register,
+    share_the_image,
     run_until_proof,
     terminate,
     deregister,

@@ -192,17 +192,17 @@ fn launch_permission(request: &Request<'_>) -> Result<Modification, Refused> {
     )?;
     let groups = [request.list("UserGroup"), request.list("Group")].concat();
     let plain = permissions(&request.list("UserId"), &groups)?;
+    let side = match is_removal(request)? {
+        Some(true) => &mut remove,
+        Some(false) => &mut add,
+        // Some tools say in both forms what they add, and give an operation in neither.
+        None if is_within(&plain, &add) => &mut add,
+        None => return Err(ModelError::Missing("OperationType".into()).into()),
+    };
+    side.everybody |= plain.everybody;
+    side.accounts.extend(plain.accounts);
     let nothing = LaunchPermissions::default();
-    if plain != nothing {
-        let side = match is_removal(request)? {
-            Some(false) => &mut add,
-            Some(true) => &mut remove,
-            None => return Err(ModelError::Missing("OperationType".into()).into()),
-        };
-        side.everybody |= plain.everybody;
-        side.accounts.extend(plain.accounts);
-    } else if add == nothing && remove == nothing {
-        is_removal(request)?;
+    if add == nothing && remove == nothing {
         return Err(Refused::combination(
             "No launch permissions specified: UserId or UserGroup must be given",
         ));
@@ -215,6 +215,11 @@ fn launch_permission(request: &Request<'_>) -> Result<Modification, Refused> {
         ));
     }
     Ok(Modification::LaunchPermission { add, remove })
+}
+
+/// Whether all that `part` names is in `whole`.
+fn is_within(part: &LaunchPermissions, whole: &LaunchPermissions) -> bool {
+    (whole.everybody || !part.everybody) && part.accounts.is_subset(&whole.accounts)
 }
 
 /// # Errors

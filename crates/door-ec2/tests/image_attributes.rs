@@ -94,6 +94,16 @@ async fn permissions_are_added_removed_and_reset() {
         let now = ["all", "000000000004", "495219933132"];
         assert_eq!(permissions(&client, &id).await, now);
     }
+    // The same in both forms, without an operation.
+    let twice = [
+        ("LaunchPermission.Add.1.Group", "all"),
+        ("LaunchPermission.Add.2.UserId", "000000000005"),
+        ("UserGroup.1", "all"),
+        ("UserId.1", "000000000005"),
+    ];
+    modify(&client, NEW, &id, &twice).await.ok();
+    let now = ["all", "000000000004", "000000000005", "495219933132"];
+    assert_eq!(permissions(&client, &id).await, now);
     let reset = [("ImageId", id.as_str()), ("Attribute", "launchPermission")];
     for _ in 0..2 {
         client.ask("ResetImageAttribute", OLD, &reset).await.ok();
@@ -404,6 +414,26 @@ async fn what_cannot_be_is_refused_in_both_bindings() {
             MODIFY,
             OLD,
             &[PERMISSION, ("OperationType", "set"), ("UserGroup.1", "all")],
+            None,
+            value,
+        ),
+        (
+            MODIFY,
+            NEW,
+            &[
+                ("LaunchPermission.Add.1.UserId", "000000000005"),
+                ("UserId.1", "000000000006"),
+            ],
+            None,
+            "MissingParameter",
+        ),
+        (
+            MODIFY,
+            NEW,
+            &[
+                ("LaunchPermission.Add.1.UserId", "000000000005"),
+                ("OperationType", "set"),
+            ],
             None,
             value,
         ),
