@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+mod behaviours;
 mod compatibility;
 mod soap_types;
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{Facts, Parameter, snake};
+use super::{Facts, Parameter, behaviours, snake};
 
 const CASES: &str = "crates/door-ec2/tests/conformance/cases";
 const CLIENTS: &str = "tests/clients";
@@ -156,7 +156,8 @@ pub(super) fn page(root: &Path, facts: &Facts) -> Result<String, String> {
          *Conformance* names the versions of which the reference's own requests and answers are compared word by word\n\
          (`crates/door-ec2/tests/conformance/cases`, a file per operation).\n\
          *Clients* are the scripts of `tests/clients` that ask for the operation.\n\
-         That answers keep to the shapes of all versions is tested in `crates/door-ec2/tests/versions.rs`.\n\n\
+         Every operation is asked in every version and binding in `crates/door-ec2/tests/versions.rs`: its answers have no element\n\
+         that the version lacks and all that it demands, in their order.\n\n\
          | operation | by Query | by SOAP | conformance | clients |\n| --- | --- | --- | --- | --- |\n",
     );
     for operation in &facts.operations {
@@ -180,9 +181,13 @@ pub(super) fn page(root: &Path, facts: &Facts) -> Result<String, String> {
         out,
         "\nSTS `GetCallerIdentity` (2011-06-15) is answered too. The other {others} operations that EC2 is known to have, or to have had,\n\
          answer `UnsupportedOperation`; a name that EC2 never knew, or that the asked version did not have, answers `InvalidAction`.\n\n\
+         ## Behaviour that changed between versions\n\n\
+         What differs beyond names and shapes, which the tables have.\n\n\
+         | versions | what | tested by (`crates/door-ec2/tests`) |\n| --- | --- | --- |\n{}\n\
          ## Parameters\n\n\
          `only` passes with the value that describes what happens anyway and is `UnsupportedOperation` with another; *refused*\n\
-         is `UnsupportedOperation` with any value. What is not listed for a version is `UnknownParameter`.\n"
+         is `UnsupportedOperation` with any value. What is not listed for a version is `UnknownParameter`.\n",
+        behaviours::rows(root, &facts.versions)?
     );
     for operation in &facts.operations {
         let _ = write!(out, "\n### {}\n\n", operation.name);

@@ -3,6 +3,10 @@
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
+pub(crate) mod by_soap;
+pub(crate) mod honest;
+pub(crate) mod tree;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,6 +57,8 @@ pub(crate) struct Client {
     pub(crate) account: AccountId,
     pub(crate) key_id: String,
     pub(crate) secret: String,
+    /// Whether [`Client::ask`] asks by SOAP what can be said so; what was is told in here.
+    pub(crate) by_soap: Option<by_soap::Told>,
 }
 
 /// What came back.
@@ -156,6 +162,7 @@ impl Cloud {
             account: account(1),
             key_id: "AKIDFIRST".into(),
             secret: "first secret".into(),
+            by_soap: None,
         }
     }
 
@@ -186,6 +193,7 @@ impl Cloud {
             account: owner,
             key_id: "AKIDSECOND".into(),
             secret: "second secret".into(),
+            by_soap: None,
         }
     }
 
@@ -363,6 +371,13 @@ impl Client {
         version: &str,
         parameters: &[(&str, &str)],
     ) -> Reply {
+        if let Some(told) = &self.by_soap
+            && let Some(reply) = self.ask_by_soap(action, version, parameters).await
+        {
+            let said = (action.to_owned(), version.to_owned());
+            told.lock().expect("not poisoned").insert(said);
+            return reply;
+        }
         let mut pairs = vec![("Action", action), ("Version", version)];
         pairs.extend_from_slice(parameters);
         self.post(
@@ -447,7 +462,7 @@ impl Client {
             now: NOW,
         };
         let response = self.door.handle(request, context).await;
-        Reply {
+        let reply = Reply {
             status: response.status().as_u16(),
             handled: response
                 .extensions()
@@ -455,7 +470,11 @@ impl Client {
                 .cloned()
                 .expect("every response says what was handled"),
             text: String::from_utf8(response.body().to_vec()).expect("UTF-8"),
+        };
+        if reply.status == 200 {
+            honest::check(&reply.text);
         }
+        reply
     }
 }
 

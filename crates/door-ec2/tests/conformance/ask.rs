@@ -6,8 +6,8 @@ use quick_xml::Reader;
 use quick_xml::events::Event;
 
 use crate::case::{self, Case, Given};
+use crate::common::tree::{Bindings, Element};
 use crate::common::{self, Client, Cloud, REQUEST_ID, Reply, Setup, account};
-use crate::tree::{Bindings, Element};
 
 /// What the reference prints for the parameters of the signature.
 const SIGNED_HERE: &str = "...auth parameters...";

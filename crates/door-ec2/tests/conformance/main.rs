@@ -10,7 +10,6 @@ mod common;
 
 mod ask;
 mod case;
-mod tree;
 
 use cumulet_ec2_model::{Version, dates, model};
 
