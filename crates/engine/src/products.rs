@@ -432,3 +432,123 @@ fn is_old(state: &State, usage: &Usage, now: Timestamp) -> bool {
     !state.instances.contains_key(&usage.instance)
         && usage.within(Some(kept_from), None).next().is_none()
 }
+
+#[cfg(test)]
+mod tests {
+    use cumulet_domain::instances::{Intent, MetadataOptions, Observed, StateReason, Vm};
+    use cumulet_domain::products::HOUR_MS;
+    use cumulet_domain::{ImageId, ReservationId};
+    use cumulet_store::View as _;
+
+    use super::*;
+
+    const LAUNCHED: Timestamp = Timestamp(1_000_000);
+
+    fn instance() -> Instance {
+        serde_json::from_value(serde_json::json!({
+            "id": InstanceId::from_random(1),
+            "reservation": ReservationId::from_random(1),
+            "owner": AccountId::from_random(2),
+            "image": ImageId::from_random(1),
+            "launch_index": 0,
+            "launched": LAUNCHED,
+            "instance_type": "m1.small",
+            "vcpus": 1,
+            "memory_mib": 1024,
+            "ephemeral_mib": 0,
+            "swap_mib": 0,
+            "disk_mib": 0,
+            "key": null,
+            "product_codes": ["ONE", "NOBODYS"],
+            "kernel": null,
+            "machine": "pc",
+            "address": "10.0.0.4",
+            "uid": 1,
+            "metadata": MetadataOptions::default(),
+            "intent": Intent { generation: 1, want: Want::Running, reboots: 0 },
+            "observed": Observed { vm: Vm::Running { since: LAUNCHED }, ..Observed::default() },
+        }))
+        .expect("an instance")
+    }
+
+    fn state_of(changes: Vec<Change>) -> State {
+        let mut state = State::default();
+        for change in changes {
+            state.apply(1, &change).expect("a record");
+        }
+        state
+    }
+
+    fn product() -> Product {
+        Product {
+            code: "ONE".into(),
+            owner: AccountId::from_random(1),
+            created: LAUNCHED,
+        }
+    }
+
+    fn hours_later(hours: i64) -> Timestamp {
+        LAUNCHED.plus_millis(hours * HOUR_MS)
+    }
+
+    #[test]
+    fn an_instance_is_looked_at_once_for_each_hour_that_begins() {
+        let it = instance();
+        let mut state = state_of(vec![it.put(), product().put()]);
+        assert!(is_due(&state, &it, LAUNCHED), "nothing is counted yet");
+        for now in [LAUNCHED, hours_later(1), hours_later(7)] {
+            let ran = Ran {
+                since: LAUNCHED,
+                until: now,
+            };
+            assert!(is_due(&state, &it, now));
+            let changes = plan_usage(&state, it.id, ran, now);
+            // The code that nobody sells is not counted.
+            assert_eq!(changes.len(), 1);
+            for change in &changes {
+                state.apply(2, change).expect("a record");
+            }
+            assert_eq!(plan_usage(&state, it.id, ran, now), []);
+            assert!(!is_due(&state, &it, now));
+            assert!(!is_due(&state, &it, now.plus_millis(HOUR_MS - 1)));
+            assert!(!is_due(&state, &it, LAUNCHED), "the clock was set back");
+        }
+        let mut ending = it.clone();
+        ending.terminate(hours_later(9), StateReason::user_initiated());
+        assert!(is_due(&state, &it, hours_later(9)));
+        assert!(!is_due(&state, &ending, hours_later(9)));
+        let free = Instance {
+            product_codes: vec![],
+            ..it
+        };
+        assert!(!is_due(&state, &free, hours_later(9)));
+    }
+
+    #[test]
+    fn usage_is_kept_for_400_days_and_as_long_as_its_instance() {
+        let it = instance();
+        let state = state_of(vec![it.put(), product().put()]);
+        let ran = Ran {
+            since: LAUNCHED,
+            until: hours_later(2),
+        };
+        let changes = plan_usage(&state, it.id, ran, hours_later(2));
+        let usage = Usage::read(changes[0].value.as_ref().expect("a put")).expect("usage");
+        let alone = state_of(changes);
+        let last = hours_later(2).plus_millis(USAGE_KEPT_MS);
+        assert!(!is_old(&alone, &usage, last));
+        assert!(is_old(&alone, &usage, last.plus_millis(1)));
+        let with_instance = state_of(vec![it.put(), usage.put()]);
+        assert!(!is_old(&with_instance, &usage, last.plus_millis(1)));
+        // What is old goes when more is counted, and is not counted again.
+        let later = last.plus_millis(1);
+        let ran = Ran {
+            until: later,
+            ..ran
+        };
+        let changes = plan_usage(&with_instance, it.id, ran, later);
+        let usage = Usage::read(changes[0].value.as_ref().expect("a put")).expect("usage");
+        assert_eq!(usage.hours.first().map(|it| it.first), Some(3));
+        assert_eq!(usage.next_hour, hour_of(LAUNCHED, later) + 1);
+    }
+}

@@ -4,7 +4,7 @@
 //! in it; it sets `TEST_SEED`, `SIM_STEPS`, `SIM_SEEDS` (how many, from that one
 //! on) and `SIM_VERBOSE`.
 
-use cumulet_testkit::sim::{Listener, Point, Race, Scene, Simulation, play, play_race};
+use cumulet_testkit::sim::{Listener, Point, Race, Scene, Simulation, play, play_hours, play_race};
 
 /// Seeds of the suite, from this one on.
 const FIRST_SEED: u64 = 1;
@@ -186,4 +186,11 @@ fn what_is_forgotten_while_orphans_are_looked_for_is_none() {
 #[test]
 fn what_cannot_be_removed_keeps_nothing_else() {
     win(Race::StubbornHost);
+}
+
+#[test]
+fn the_hours_of_products_are_counted_once_whatever_happens() {
+    if let Err(text) = play_hours(paused) {
+        panic!("{text}");
+    }
 }

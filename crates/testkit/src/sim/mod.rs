@@ -15,6 +15,7 @@
 mod clients;
 mod environment;
 mod host;
+mod hours;
 mod ledger;
 mod races;
 mod records;
@@ -24,6 +25,7 @@ pub mod run;
 mod scene;
 mod world;
 
+pub use hours::play_hours;
 pub use races::{Race, play_race};
 pub use run::{Report, Runtime, Simulation};
 pub use scene::{Point, Scene, play};

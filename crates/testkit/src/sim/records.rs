@@ -13,6 +13,7 @@ use cumulet_engine::{EngineConfig, State};
 use cumulet_store::{Batch, Change, Engine, Revision, StoreError, View};
 
 use super::host::MEMORY_MIB;
+use super::hours::check_counted;
 use super::world::{Shared, Stop, World};
 
 /// How long what has ended stays visible.
@@ -119,6 +120,7 @@ impl Engine for SimEngine {
 fn check_commit(world: &mut World, before: &State, after: &State) {
     check_shares(world, after);
     check_references(world, after);
+    check_counted(world, before, after);
     for old in before.instances.values() {
         match after.instances.get(&old.id) {
             Some(new) if new != old => check_change(world, old, new),
@@ -306,6 +308,9 @@ pub(crate) fn check_reopened(world: &mut World, seen: &State) {
         && seen.host_usage == durable.host_usage
         && seen.account_usage == durable.account_usage
         && seen.user_data == durable.user_data
+        && seen.products == durable.products
+        && seen.subscriptions == durable.subscriptions
+        && seen.product_usage == durable.product_usage
         && seen.client_tokens == durable.client_tokens
         && seen.live_instances == durable.live_instances
         && seen.instance_by_address == durable.instance_by_address

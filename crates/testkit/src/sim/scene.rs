@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use cumulet_domain::images::{ImageState, Preparation};
 use cumulet_domain::instances::Want;
+use cumulet_domain::products::HOUR_MS;
 use cumulet_domain::{Error, ImageId, InstanceId};
 use cumulet_engine::launch::{Launch, Part};
 
 use super::clients::{caller, import, name_tags, register};
+use super::hours;
 use super::run::{Life, Runtime, calm, forgotten, found, in_a_life, rest};
 use super::world::{Shared, Stop, World};
 
@@ -26,6 +28,8 @@ pub enum Scene {
     Import,
     /// An image is deregistered while it is prepared, and another of the same bytes is registered.
     Deregister,
+    /// An hour begins that instances use of a product, and then they are ended.
+    Hour,
 }
 
 /// Where the program is stopped: at the n-th of the calls or commits of the scene, from 1.
@@ -46,13 +50,14 @@ pub enum Point {
 }
 
 impl Scene {
-    pub const ALL: [Scene; 6] = [
+    pub const ALL: [Scene; 7] = [
         Scene::Launch,
         Scene::Reboot,
         Scene::Terminate,
         Scene::Prepare,
         Scene::Import,
         Scene::Deregister,
+        Scene::Hour,
     ];
 
     /// Answers that are there when the scene's own has come; an error is no answer.
@@ -61,7 +66,7 @@ impl Scene {
             Scene::Launch | Scene::Import => 2,
             Scene::Reboot | Scene::Terminate => 4,
             Scene::Prepare => 3,
-            Scene::Deregister => 4,
+            Scene::Deregister | Scene::Hour => 4,
         }
     }
 }
@@ -103,9 +108,19 @@ fn launch_of(image: ImageId, token: &str) -> Launch {
 pub fn play(scene: Scene, point: Point, runtime: Runtime) -> Result<bool, String> {
     let shared = Shared::new(7, None);
     found(&shared, runtime);
+    if scene == Scene::Hour {
+        in_a_life(&shared, runtime, 0, async |life| {
+            hours::sell(life).await;
+            launch(life, image(), "before").await;
+            rest(life).await;
+        });
+        hours::set_clock(&shared, HOUR_MS - 15_000);
+    }
     in_a_life(&shared, runtime, 0, async |life| {
         register_image(life, image(), 1).await;
-        rest(life).await;
+        if scene != Scene::Hour {
+            rest(life).await;
+        }
         if matches!(scene, Scene::Reboot | Scene::Terminate) {
             launch(life, image(), "before").await;
             rest(life).await;
@@ -133,6 +148,7 @@ pub fn play(scene: Scene, point: Point, runtime: Runtime) -> Result<bool, String
     let mut world = shared.lock();
     world.check_promises();
     check_outcome(&mut world, scene);
+    check_hours(&mut world, scene);
     match world.violation.clone() {
         None => Ok(was_reached),
         Some(violation) => Err(format!(
@@ -145,7 +161,7 @@ pub fn play(scene: Scene, point: Point, runtime: Runtime) -> Result<bool, String
 async fn act_and_settle(life: &Life, scene: Scene) {
     act(life, scene).await;
     calm(&life.shared).await;
-    if matches!(scene, Scene::Terminate | Scene::Deregister) {
+    if matches!(scene, Scene::Terminate | Scene::Deregister | Scene::Hour) {
         forgotten(&life.shared).await;
     }
 }
@@ -158,7 +174,7 @@ fn check_outcome(world: &mut World, scene: Scene) {
         .count();
     let expected = match scene {
         Scene::Launch | Scene::Reboot | Scene::Prepare => 2,
-        Scene::Terminate | Scene::Import | Scene::Deregister => 0,
+        Scene::Terminate | Scene::Import | Scene::Deregister | Scene::Hour => 0,
     };
     if live != expected {
         world.breach(format!("{live} instances run, {expected} were asked for"));
@@ -169,13 +185,19 @@ fn check_outcome(world: &mut World, scene: Scene) {
         .filter(|it| matches!(it.preparation, Preparation::Ready { .. }))
         .count();
     let expected = match scene {
-        Scene::Launch | Scene::Reboot | Scene::Terminate => 1,
+        Scene::Launch | Scene::Reboot | Scene::Terminate | Scene::Hour => 1,
         Scene::Prepare | Scene::Import | Scene::Deregister => 2,
     };
     if ready != expected || world.state.images.len() != expected {
         world.breach(format!(
             "{ready} images are ready, {expected} were asked for"
         ));
+    }
+}
+
+fn check_hours(world: &mut World, scene: Scene) {
+    if scene == Scene::Hour {
+        hours::expect(world, "in the end", &[2, 2]);
     }
 }
 
@@ -252,19 +274,26 @@ pub(super) async fn act(life: &Life, scene: Scene) {
                 Err(error) => refused(&mut world, "a reboot", &error),
             }
         }
-        Scene::Terminate => {
-            let ids = own(life);
-            ids.iter()
-                .for_each(|id| life.shared.lock().ledger.ask_to_end(*id));
-            let answer = life.engine.terminate(&caller(0), ids.clone()).await;
-            let mut world = life.shared.lock();
-            match answer {
-                Ok(_) => ids.into_iter().for_each(|id| world.told_end(id)),
-                // Carried out so long ago that it is forgotten.
-                Err(Error::NotFound { .. }) => {}
-                Err(error) => refused(&mut world, "a termination", &error),
-            }
+        Scene::Hour => {
+            // Until the round of maintenance after the hour has begun.
+            hours::wait_until(life, HOUR_MS + 20_000).await;
+            end_all(life).await;
         }
+        Scene::Terminate => end_all(life).await,
+    }
+}
+
+async fn end_all(life: &Life) {
+    let ids = own(life);
+    ids.iter()
+        .for_each(|id| life.shared.lock().ledger.ask_to_end(*id));
+    let answer = life.engine.terminate(&caller(0), ids.clone()).await;
+    let mut world = life.shared.lock();
+    match answer {
+        Ok(_) => ids.into_iter().for_each(|id| world.told_end(id)),
+        // Carried out so long ago that it is forgotten.
+        Err(Error::NotFound { .. }) => {}
+        Err(error) => refused(&mut world, "a termination", &error),
     }
 }
 
