@@ -1,13 +1,14 @@
 //! DescribeInstances, RebootInstances, TerminateInstances, GetConsoleOutput.
 
 use cumulet_domain::instances::{Instance, InstanceState, Liveness, Reservation, StateReason};
-use cumulet_domain::{Error, InstanceId, Resource};
+use cumulet_domain::{Error, InstanceId, Resource, SubnetId, VpcId};
 use cumulet_wire::base64;
 use cumulet_wire::time::format_iso8601;
 
 use crate::call::Call;
 use crate::error::Refused;
 use crate::filters::{Filters, Known};
+use crate::instance_ports::Port;
 use crate::paging::{self, Page};
 use crate::reservation::{self, Surroundings};
 use crate::tags;
@@ -16,9 +17,14 @@ const FILTERS: Known = Known {
     names: &[
         "architecture",
         "availability-zone",
+        "capacity-reservation-specification.",
         "client-token",
         "dns-name",
+        "ebs-optimized",
+        "ena-support",
+        "enclave-options.enabled",
         "group-name",
+        "hibernation-options.configured",
         "hypervisor",
         "image-id",
         "instance-id",
@@ -30,26 +36,33 @@ const FILTERS: Known = Known {
         "key-name",
         "launch-index",
         "launch-time",
+        "maintenance-options.auto-recovery",
         "metadata-options.http-endpoint",
         "metadata-options.http-put-response-hop-limit",
         "metadata-options.http-tokens",
         "monitoring-state",
+        "network-interface.",
         "owner-id",
         "platform-details",
         "private-dns-name",
+        "private-dns-name-options.",
         "private-ip-address",
         "product-code",
+        "product-code.type",
         "reason",
         "reservation-id",
         "root-device-name",
         "root-device-type",
+        "source-dest-check",
         "state-reason-code",
         "state-reason-message",
+        "subnet-id",
         "tag-key",
         "tag-value",
         "tag:",
         "tenancy",
         "virtualization-type",
+        "vpc-id",
     ],
     without_value: &[
         "affinity",
@@ -57,35 +70,23 @@ const FILTERS: Known = Known {
         "block-device-mapping.",
         "boot-mode",
         "capacity-reservation-id",
-        "capacity-reservation-specification.",
         "current-instance-boot-mode",
-        "ebs-optimized",
-        "ena-support",
-        "enclave-options.enabled",
         "group-id",
-        "hibernation-options.configured",
         "host-id",
         "iam-instance-profile.",
         "instance-lifecycle",
         "instance.group-id",
         "ip-address",
         "ipv6-address",
-        "maintenance-options.auto-recovery",
-        "network-interface.",
         "outpost-arn",
         "placement-group-name",
         "placement-partition-number",
         "platform",
-        "private-dns-name-options.",
-        "product-code.type",
         "ramdisk-id",
         "requester-id",
-        "source-dest-check",
         "spot-instance-request-id",
-        "subnet-id",
         "usage-operation",
         "usage-operation-update-time",
-        "vpc-id",
     ],
 };
 
@@ -208,6 +209,8 @@ fn filter_values(
     };
     let is_running = instance.state() == InstanceState::Running;
     let if_running = |text: String| is_running.then_some(text).into_iter().collect();
+    let is_alive = instance.liveness() == Liveness::Alive;
+    let if_alive = |text: String| is_alive.then_some(text).into_iter().collect();
     let image = surroundings.image(instance);
     match name {
         "architecture" => one(surroundings.architecture(instance)),
@@ -241,10 +244,7 @@ fn filter_values(
         "owner-id" => vec![instance.owner.to_string()],
         "platform-details" => one("Linux/UNIX"),
         "private-dns-name" => if_running(surroundings.private_name(instance)),
-        "private-ip-address" => match instance.liveness() {
-            Liveness::Alive => vec![instance.address.to_string()],
-            Liveness::Gone => vec![],
-        },
+        "private-ip-address" => if_alive(instance.address.to_string()),
         "product-code" => instance.product_codes.clone(),
         "reason" | "state-reason-message" => reason(|reason| &reason.message),
         "state-reason-code" => reason(|reason| &reason.code),
@@ -253,6 +253,27 @@ fn filter_values(
         "root-device-type" => one("instance-store"),
         "tenancy" => one("default"),
         "virtualization-type" => one("hvm"),
-        other => tags::filter_values(surroundings.tags(instance), other).unwrap_or_default(),
+        "capacity-reservation-specification.capacity-reservation-preference" => one("open"),
+        "ebs-optimized"
+        | "ena-support"
+        | "enclave-options.enabled"
+        | "hibernation-options.configured"
+        | "private-dns-name-options.enable-resource-name-dns-a-record"
+        | "private-dns-name-options.enable-resource-name-dns-aaaa-record" => one("false"),
+        "maintenance-options.auto-recovery" => one("default"),
+        "private-dns-name-options.hostname-type" => one("ip-name"),
+        "product-code.type" => instance
+            .product_codes
+            .iter()
+            .map(|_| "devpay".into())
+            .collect(),
+        "source-dest-check" => one("true"),
+        "subnet-id" => if_alive(SubnetId::of(instance.owner).to_string()),
+        "vpc-id" => if_alive(VpcId::of(instance.owner).to_string()),
+        other => match other.strip_prefix("network-interface.") {
+            Some(rest) => Port::of(surroundings, reservation, instance)
+                .map_or(vec![], |port| port.filter_values(rest)),
+            None => tags::filter_values(surroundings.tags(instance), other).unwrap_or_default(),
+        },
     }
 }

@@ -9,6 +9,7 @@ use cumulet_engine::launch::{Launch, Part};
 use crate::call::Call;
 use crate::error::Refused;
 use crate::images;
+use crate::instance_ports;
 use crate::products;
 use crate::reservation::{self, Surroundings};
 use crate::tags;
@@ -52,6 +53,7 @@ fn decode(call: &Call<'_>) -> Result<Launch, Refused> {
             .collect(),
         zone: text("Placement.AvailabilityZone").filter(|zone| !zone.is_empty()),
         metadata: metadata(call)?,
+        subnet: instance_ports::subnet(request)?,
         tags: tags::specifications(request, &TAGGED)?,
     })
 }

@@ -16,6 +16,7 @@ mod error;
 mod filters;
 mod image_attributes;
 mod images;
+mod instance_ports;
 mod instances;
 mod keypairs;
 mod keys;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cumulet_domain::images::{BootKind, Image, Preparation};
 use cumulet_domain::instances::{Instance, InstanceState, Liveness, Reservation, StateReason};
 use cumulet_domain::tags::TagMap;
-use cumulet_domain::{InstanceId, KernelId};
+use cumulet_domain::{InstanceId, KernelId, SubnetId, VpcId};
 use cumulet_ec2_model::Answer;
 use cumulet_ec2_model::dates::V2011_01_01;
 use cumulet_engine::instances::ReservationView;
@@ -14,6 +14,7 @@ use cumulet_engine::{Engine, State};
 use cumulet_wire::time::format_iso8601;
 
 use crate::images;
+use crate::instance_ports::Port;
 use crate::tags;
 
 /// What an instance's record does not hold and its description shows.
@@ -96,7 +97,7 @@ pub(crate) fn write(answer: &mut Answer, surroundings: &Surroundings, view: &Res
 
 /// `groupId` holds the group's name before 2011-01-01; since then it is an id, which groups do not
 /// have here yet, and the name has an element of its own.
-fn write_groups(answer: &mut Answer, reservation: &Reservation) {
+pub(crate) fn write_groups(answer: &mut Answer, reservation: &Reservation) {
     let is_id_name = answer.version() < V2011_01_01;
     answer.list("groupSet", &reservation.groups, |answer, group| {
         if is_id_name {
@@ -168,8 +169,10 @@ fn write_instance(
     });
     answer.optional("kernelId", surroundings.kernel(instance));
     answer.structure("monitoring", |answer| answer.leaf("state", "disabled"));
-    // Once the instance is gone its address may be another's.
+    // Once the instance is gone it is nowhere, and its address may be another's.
     if instance.liveness() == Liveness::Alive {
+        answer.value("subnetId", SubnetId::of(instance.owner));
+        answer.value("vpcId", VpcId::of(instance.owner));
         answer.value("privateIpAddress", instance.address);
     }
     // A guest may send from its own address only, and receive for it only.
@@ -197,7 +200,10 @@ fn write_instance(
     tags::write(answer, surroundings.tags(instance));
     // What EC2 says of its own KVM hosts, too; the API has no other word for them.
     answer.leaf("hypervisor", "xen");
-    answer.structure("networkInterfaceSet", |_| {});
+    let port = Port::of(surroundings, reservation, instance);
+    answer.list("networkInterfaceSet", port, |answer, port| {
+        port.write(answer)
+    });
     answer.leaf("ebsOptimized", "false");
     answer.leaf("enaSupport", "false");
     write_newest(answer, instance);
@@ -208,6 +214,10 @@ fn write_newest(answer: &mut Answer, instance: &Instance) {
     answer.structure("cpuOptions", |answer| {
         answer.value("coreCount", instance.vcpus);
         answer.leaf("threadsPerCore", "1");
+    });
+    // There are none to be launched into, so that every instance may.
+    answer.structure("capacityReservationSpecification", |answer| {
+        answer.leaf("capacityReservationPreference", "open");
     });
     answer.structure("hibernationOptions", |answer| {
         answer.leaf("configured", "false");

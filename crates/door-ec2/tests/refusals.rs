@@ -131,7 +131,7 @@ async fn what_is_not_of_the_version_or_not_honoured_is_refused() {
         (
             "RunInstances",
             NEW,
-            with("SubnetId", "subnet-1"),
+            with("RamdiskId", "ari-12345678"),
             "UnsupportedOperation",
         ),
         (

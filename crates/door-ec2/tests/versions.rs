@@ -21,8 +21,6 @@ const NOTHING_TO_SAY: &[(&str, &str)] = &[
     ("@/groupSet/item/groupId", "groups have no ids yet"),
     ("@/ramdiskId", "a kernel and its ramdisk are one thing here"),
     ("@/platform", "said of Windows only"),
-    ("@/subnetId", "no virtual private clouds"),
-    ("@/vpcId", "no virtual private clouds"),
     ("@/ipAddress", "no public addresses yet"),
     ("@/ipv6Address", "no IPv6 yet"),
     ("@/blockDeviceMapping/item", "no volumes yet"),
@@ -31,8 +29,28 @@ const NOTHING_TO_SAY: &[(&str, &str)] = &[
     ("@/license", "no licences"),
     ("@/licenseSet", "no licences"),
     (
-        "@/networkInterfaceSet/item",
-        "no network interfaces as resources",
+        "@/networkInterfaceSet/item/groupSet/item/groupId",
+        "groups have no ids yet",
+    ),
+    (
+        "@/networkInterfaceSet/item/association",
+        "no public addresses yet",
+    ),
+    (
+        "@/networkInterfaceSet/item/privateIpAddressesSet/item/association",
+        "no public addresses yet",
+    ),
+    (
+        "@/networkInterfaceSet/item/ipv6AddressesSet/item",
+        "no IPv6 yet",
+    ),
+    (
+        "@/networkInterfaceSet/item/ipv4PrefixSet/item",
+        "no prefixes",
+    ),
+    (
+        "@/networkInterfaceSet/item/ipv6PrefixSet/item",
+        "no IPv6 yet",
     ),
     ("@/iamInstanceProfile", "no instance profiles"),
     ("@/sriovNetSupport", "no such devices"),
@@ -51,7 +69,7 @@ const NOTHING_TO_SAY: &[(&str, &str)] = &[
     ("@/cpuOptions/amdSevSnp", "no such processors"),
     ("@/capacityReservationId", "no capacity reservations"),
     (
-        "@/capacityReservationSpecification",
+        "@/capacityReservationSpecification/capacityReservationTarget",
         "no capacity reservations",
     ),
     ("@/bootMode", "said only where an image asks for a mode"),

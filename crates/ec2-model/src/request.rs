@@ -440,8 +440,8 @@ mod tests {
             )
         );
         assert_eq!(
-            run("SubnetId=subnet-1"),
-            Err("The parameter SubnetId is not supported here".into())
+            run("RamdiskId=ari-1"),
+            Err("The parameter RamdiskId is not supported here".into())
         );
         assert_eq!(
             run("DryRun=perhaps"),

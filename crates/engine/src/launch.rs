@@ -24,7 +24,7 @@ use cumulet_domain::launches::{self, Wanted};
 use cumulet_domain::network::{AddressBlock, Ipv4Net};
 use cumulet_domain::tags::{LaunchTags, TagMap, TaggedKind};
 use cumulet_domain::{
-    AccountId, Error, ImageId, InstanceId, KernelId, ReservationId, Resource, Timestamp,
+    AccountId, Error, ImageId, InstanceId, KernelId, ReservationId, Resource, SubnetId, Timestamp,
 };
 use cumulet_host::api::GroundPlan;
 use cumulet_store::{Change, Plan};
@@ -48,6 +48,8 @@ pub struct Launch {
     pub zone: Option<String>,
     /// `None` means the operator's default.
     pub metadata: Option<MetadataOptions>,
+    /// `None` means the owner's; there is no other that it may be.
+    pub subnet: Option<SubnetId>,
     /// What is written on what the launch makes; kinds that it does not make are refused at the door.
     pub tags: BTreeMap<TaggedKind, TagMap>,
 }
@@ -109,7 +111,7 @@ impl Engine {
     /// `IdempotentParameterMismatch`.
     pub async fn launch(&self, caller: &Caller, launch: Launch) -> Result<ReservationView, Error> {
         check_counts(&launch)?;
-        self.check_values(&launch)?;
+        self.check_values(caller, &launch)?;
         let size = self.find_type(launch.instance_type.as_deref())?;
         let environment = self.environment();
         let given = Given {
@@ -153,7 +155,12 @@ impl Engine {
         })
     }
 
-    fn check_values(&self, launch: &Launch) -> Result<(), Error> {
+    fn check_values(&self, caller: &Caller, launch: &Launch) -> Result<(), Error> {
+        if let Some(subnet) = launch.subnet
+            && subnet != SubnetId::of(caller.account)
+        {
+            return Err(Error::not_found(Resource::Subnet, subnet));
+        }
         if launch
             .user_data
             .as_ref()
@@ -263,6 +270,9 @@ fn parameters_digest(launch: &Launch) -> String {
         } = metadata;
         let text = format!("{is_enabled} {is_token_required} {hop_limit}");
         value("metadata", text.as_bytes());
+    }
+    if let Some(subnet) = &launch.subnet {
+        value("subnet", subnet.to_string().as_bytes());
     }
     for (kind, tags) in &launch.tags {
         for (key, text) in tags {
@@ -605,6 +615,7 @@ mod tests {
             security_groups: vec!["default".into()],
             zone: Some("us-east-1a".into()),
             metadata: None,
+            subnet: None,
             tags: BTreeMap::new(),
         })
     }

@@ -53,6 +53,7 @@ pub(crate) fn launch_of(image: ImageId, count: u32) -> Launch {
         security_groups: vec![],
         zone: None,
         metadata: None,
+        subnet: None,
         tags: Default::default(),
     }
 }

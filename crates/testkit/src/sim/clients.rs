@@ -176,6 +176,7 @@ impl Client {
             security_groups: vec![],
             zone: None,
             metadata: None,
+            subnet: None,
             tags: if is_tagged {
                 name_tags()
             } else {

@@ -97,6 +97,7 @@ fn launch_of(image: ImageId, token: &str) -> Launch {
         security_groups: vec![],
         zone: None,
         metadata: None,
+        subnet: None,
         tags: name_tags(),
     }
 }
