@@ -18,8 +18,17 @@ pub enum AuthError {
     Mismatch { version: u8 },
     #[error("the signing time is too far from the time here: {0}")]
     Expired(String),
-    #[error("the key may not be used with signature version {0}")]
+    /// Which versions a key allows is the operator's choice, when it is made.
+    #[error(
+        "the access key may not be used with signature version {version}; an operator makes one \
+         that may with: cumulet key create USER --signature-versions {versions}",
+        version = .0,
+        versions = allowing(*.0)
+    )]
     VersionNotAllowed(u8),
+    /// The signature is good, and would be for another request, too.
+    #[error("the request cannot be told from others: {0}")]
+    Ambiguous(String),
     #[error("the credential is scoped to the region {given:?}; it must be {expected:?}")]
     WrongRegion { given: String, expected: String },
     #[error("the credential is scoped to the service {given:?}; it must be {expected:?}")]
@@ -92,7 +101,9 @@ impl AuthError {
                 "RequestExpired",
                 &format!("Request has expired. {detail}"),
             ),
-            AuthError::VersionNotAllowed(_) => refuse(401, "AuthFailure", &text),
+            AuthError::VersionNotAllowed(_) | AuthError::Ambiguous(_) => {
+                refuse(401, "AuthFailure", &text)
+            }
             AuthError::WrongRegion { given, expected } => {
                 let message = format!(
                     "Credential should be scoped to a valid Region, not '{given}'. The Region here is '{expected}'."
@@ -114,6 +125,14 @@ impl AuthError {
                 }
             }
         }
+    }
+}
+
+/// Versions for a new key, one of which is `version`.
+fn allowing(version: u8) -> String {
+    match version {
+        2 | 4 => "2,4".into(),
+        old => format!("{old},2,4"),
     }
 }
 

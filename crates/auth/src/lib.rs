@@ -28,7 +28,7 @@ use cumulet_domain::{AccountId, Timestamp};
 use zeroize::Zeroizing;
 
 pub use error::{AuthError, Profile, Refusal};
-pub use query::{QueryPolicy, Verified, scope_service, verify_query};
+pub use query::{QueryPolicy, Readings, Verified, scope_service, verify_query};
 
 /// Who signed.
 #[derive(Debug, Clone, PartialEq, Eq)]

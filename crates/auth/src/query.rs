@@ -24,6 +24,21 @@ pub struct QueryPolicy<'a> {
     /// EC2 alone: a scope that boto 2 made up from an IP address or a bare host name in the signed
     /// Host (`127.0.0.1` gives the region `0` and the service `127`) counts as ours.
     pub allows_host_scope: bool,
+    /// `None` where signature versions 0 and 1 are not taken at all.
+    pub readings: Option<&'a dyn Readings>,
+}
+
+/// Knows what requests of a service look like.
+///
+/// Version 1 signs names and values without a boundary between them; nothing here can tell which
+/// other boundaries would give a request, too.
+pub trait Readings: Sync + std::fmt::Debug {
+    /// Finds out whether `signed`, the text that version 1 signs of `params`, can be cut into
+    /// other parameters that are a request.
+    ///
+    /// # Errors
+    /// What a user is told, when it can.
+    fn check(&self, signed: &str, params: &Params) -> Result<(), String>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +81,7 @@ pub fn verify_query(
         (None, false, false) => Err(AuthError::NoCredentials),
         (Some(header), false, false) => verify_header(request, header, keys, policy),
         (None, true, false) => verify_presigned(request, params, keys, policy),
-        (None, false, true) => verify_parameters(request, params, keys),
+        (None, false, true) => verify_parameters(request, params, keys, policy),
         _ => Err(AuthError::TwoSources),
     }
 }
@@ -315,6 +330,7 @@ fn verify_parameters(
     request: &Request<'_>,
     params: &Params,
     keys: &dyn Keys,
+    policy: &QueryPolicy<'_>,
 ) -> Result<Verified, AuthError> {
     let get = |name: &'static str| params.get(name).ok_or(AuthError::Missing(name));
     let access_key_id = get("AWSAccessKeyId")?;
@@ -328,10 +344,15 @@ fn verify_parameters(
         "1" => 1,
         "2" => 2,
         other => {
+            let other: String = other.chars().take(SHOWN_LEN_MAX).collect();
             return Err(AuthError::Malformed(format!(
                 "there is no SignatureVersion {other:?} for parameters"
             )));
         }
+    };
+    let readings = match version {
+        2 => None,
+        old => Some(old_readings(params, policy, old)?),
     };
     let time_text = check_parameter_time(params, request.now)?;
     let key = find_key(keys, access_key_id, version)?;
@@ -343,23 +364,47 @@ fn verify_parameters(
                 .ok_or(AuthError::Missing("Action"))?;
             matches_sha1(&key, &v1::string_to_sign_v0(action, &time_text), &signature)
         }
-        1 => {
-            if v1::is_ambiguous(params) {
-                return Err(AuthError::Malformed(
-                    "the text signed with SignatureVersion 1 can be read in another way".into(),
-                ));
-            }
-            matches_sha1(&key, &v1::string_to_sign_v1(params), &signature)
-        }
+        1 => matches_sha1(&key, &v1::string_to_sign_v1(params), &signature),
         _ => matches_v2(request, params, &key, &signature, get("SignatureMethod")?)?,
     };
-    if is_good {
-        Ok(Verified {
-            principal: key.principal,
-            version,
-        })
-    } else {
-        Err(AuthError::Mismatch { version })
+    if !is_good {
+        return Err(AuthError::Mismatch { version });
+    }
+    if let (1, Some(readings)) = (version, readings) {
+        // After the signature: only who holds the key can make this work.
+        readings
+            .check(&v1::string_to_sign_v1(params), params)
+            .map_err(AuthError::Ambiguous)?;
+    }
+    Ok(Verified {
+        principal: key.principal,
+        version,
+    })
+}
+
+/// Longest text of the caller's that a message repeats.
+const SHOWN_LEN_MAX: usize = 64;
+
+/// Who reads requests of version 0 or 1, which carry nothing that came with later versions.
+fn old_readings<'a>(
+    params: &Params,
+    policy: &QueryPolicy<'a>,
+    version: u8,
+) -> Result<&'a dyn Readings, AuthError> {
+    let readings = policy.readings.ok_or_else(|| {
+        AuthError::Malformed(format!(
+            "SignatureVersion {version} is not taken by this service"
+        ))
+    })?;
+    let is_later = |name: &str| name == "SignatureMethod" || name.starts_with("X-Amz-");
+    match params.iter().find(|(name, _)| is_later(name)) {
+        Some((name, _)) => {
+            let name: String = name.chars().take(SHOWN_LEN_MAX).collect();
+            Err(AuthError::Malformed(format!(
+                "{name} has no meaning with SignatureVersion {version}"
+            )))
+        }
+        None => Ok(readings),
     }
 }
 
@@ -388,7 +433,10 @@ fn matches_v2(
         let text = v2::string_to_sign(request.method.as_str(), host, path, params);
         let computed = v2::signature(method, &key.secret, &text);
         let computed = computed.ok_or_else(|| {
-            AuthError::Malformed(format!("there is no SignatureMethod {method:?}"))
+            let method: String = method.chars().take(SHOWN_LEN_MAX).collect();
+            AuthError::Malformed(format!(
+                "there is no SignatureMethod {method:?}; it is HmacSHA256 or HmacSHA1"
+            ))
         })?;
         if is_same(&computed, signature) {
             return Ok(true);
@@ -400,8 +448,12 @@ fn matches_v2(
 /// Exactly one of `Timestamp` (good for 15 minutes) and `Expires`.
 fn check_parameter_time(params: &Params, now: Timestamp) -> Result<String, AuthError> {
     let parse = |text: &str| {
-        time::parse_iso8601(text)
-            .ok_or_else(|| AuthError::Malformed(format!("{text:?} is not a time of ISO 8601")))
+        // Spaces around it would be signed, and there is no saying where they belong.
+        let time = time::parse_iso8601(text).filter(|_| text.trim() == text);
+        time.ok_or_else(|| {
+            let text: String = text.chars().take(SHOWN_LEN_MAX).collect();
+            AuthError::Malformed(format!("{text:?} is not a time of ISO 8601"))
+        })
     };
     match (params.get("Timestamp"), params.get("Expires")) {
         (None, None) => Err(AuthError::Missing("Timestamp")),

@@ -99,6 +99,11 @@ pub fn v2_signature(secret: &str, method: &str, host: &str, path: &str, params: 
     base64::encode(&signature)
 }
 
+/// The text that version 1 signs, for those who ask how else it could be read.
+pub fn v1_text(params: &Params) -> String {
+    v1::string_to_sign_v1(params)
+}
+
 /// The `Signature` of version 1 over parameters that hold all but it.
 pub fn v1_signature(secret: &str, params: &Params) -> String {
     hmac_sha1(secret, &v1::string_to_sign_v1(params))

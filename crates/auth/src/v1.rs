@@ -2,8 +2,9 @@
 //!
 //! Both are forgeable in part and off until a key allows them.  Version 0 signs
 //! the action and the time only.  Version 1 joins names and values without
-//! separators, so that `AB=C` and `A=BC` sign alike; a request whose signed text
-//! could be read as other parameters is refused by [`is_ambiguous`].
+//! separators, so that `AB=C` and `A=BC` sign alike; whoever knows what the service's
+//! requests look like says whether a text could be read as other parameters
+//! ([`Readings`](crate::Readings)).
 
 use cumulet_wire::query::Params;
 
@@ -23,24 +24,6 @@ pub(crate) fn string_to_sign_v1(params: &Params) -> String {
         .into_iter()
         .flat_map(|(name, value)| [name, value])
         .collect()
-}
-
-/// Whether the name of one parameter could end in, or begin with, part of a neighbour: a value
-/// that contains the name of a common or listed parameter might have been one.
-pub(crate) fn is_ambiguous(params: &Params) -> bool {
-    const COMMON: [&str; 6] = [
-        "AWSAccessKeyId",
-        "Action",
-        "Operation",
-        "SignatureVersion",
-        "Timestamp",
-        "Version",
-    ];
-    let mut values = params
-        .iter()
-        .filter(|(name, _)| *name != "Signature")
-        .map(|(_, value)| value);
-    values.any(|value| COMMON.iter().any(|name| value.contains(name)))
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use cumulet_auth::wss::Replays;
-use cumulet_auth::{Profile, QueryPolicy, Verified, verify_query};
-use cumulet_ec2_model::request;
+use cumulet_auth::{Profile, QueryPolicy, Readings, Verified, verify_query};
+use cumulet_ec2_model::{readings, request};
 use cumulet_engine::{Caller, Engine};
 use cumulet_wire::query::Params;
 use http::{HeaderValue, Method, StatusCode, header};
@@ -221,6 +221,7 @@ fn verify(
         region: &engine.config().region,
         is_global: is_sts,
         allows_host_scope: !is_sts,
+        readings: (!is_sts).then_some(&Ec2Readings as &dyn Readings),
     };
     let signed = cumulet_auth::Request {
         method: request.method(),
@@ -233,4 +234,14 @@ fn verify(
     };
     verify_query(&signed, params, &EngineKeys(engine.clone()), &policy)
         .map_err(|error| Refused::auth(&error, profile))
+}
+
+/// What EC2's requests look like, for signatures of version 1.
+#[derive(Debug)]
+struct Ec2Readings;
+
+impl Readings for Ec2Readings {
+    fn check(&self, signed: &str, params: &Params) -> Result<(), String> {
+        readings::others(signed, params).map_err(|unclear| unclear.to_string())
+    }
 }

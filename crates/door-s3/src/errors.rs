@@ -178,7 +178,8 @@ impl Refusal {
                 "RequestTimeTooSkewed",
                 "The difference between the request time and the current time is too large.",
             ),
-            AuthError::VersionNotAllowed(_) => Self::new(
+            // The second is of Query requests alone.
+            AuthError::VersionNotAllowed(_) | AuthError::Ambiguous(_) => Self::new(
                 400,
                 "InvalidRequest",
                 "The authorization mechanism you have provided is not supported for this key.",

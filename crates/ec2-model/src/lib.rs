@@ -4,6 +4,7 @@
 //! which operations exist since when, which parameters each version's requests may carry, which
 //! elements its answers have.  [`request::check`] reads a request in the shape of
 //! the version asked for, [`soap::params`] makes such a request of a SOAP message,
+//! [`readings`] says whether an old signature leaves open what was asked for,
 //! [`Answer`] writes an answer in it, [`wsdl()`] describes it to SOAP clients.  Domain code knows
 //! one, newest, shape; nothing here knows what an operation does.
 
@@ -11,6 +12,7 @@ mod answer;
 #[rustfmt::skip]
 mod generated;
 pub mod model;
+pub mod readings;
 pub mod request;
 pub mod soap;
 pub mod soap_types;

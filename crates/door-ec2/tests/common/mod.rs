@@ -437,6 +437,13 @@ impl Client {
         self.send(request.expect("a request")).await
     }
 
+    /// Gets a query as it is, signed with version 2.
+    pub(crate) async fn get_v2_query(&self, query: &str) -> Reply {
+        let params = Params::parse(Some(query), None).expect("params");
+        let pairs: Vec<(&str, &str)> = params.iter().collect();
+        self.get_v2(&pairs).await
+    }
+
     /// Signs with version 2 and gets.
     pub(crate) async fn get_v2(&self, pairs: &[(&str, &str)]) -> Reply {
         let mut all = vec![
@@ -456,10 +463,15 @@ impl Client {
     }
 
     pub(crate) async fn send(&self, request: http::Request<Bytes>) -> Reply {
+        self.send_at(request, NOW).await
+    }
+
+    /// Sends at another time than everybody else.
+    pub(crate) async fn send_at(&self, request: http::Request<Bytes>, now: Timestamp) -> Reply {
         let context = RequestContext {
             request_id: REQUEST_ID.into(),
             client_host: HOST.into(),
-            now: NOW,
+            now,
         };
         let response = self.door.handle(request, context).await;
         let reply = Reply {

@@ -39,6 +39,7 @@ pub(crate) fn find(name: &str) -> Option<&'static Target> {
 pub(crate) static ALL: &[&Target] = &[
     &ec2::QUERY,
     &signatures::QUERY,
+    &signatures::READINGS,
     &signatures::S3,
     &soap::SOAP,
     &s3::REQUEST,

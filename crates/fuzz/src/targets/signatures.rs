@@ -2,9 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use cumulet_auth::{Key, Keys, Principal, QueryPolicy, Request, s3::precheck, verify_query};
+use cumulet_auth::{
+    Key, Keys, Principal, QueryPolicy, Readings, Request, s3::precheck, sign, verify_query,
+};
 use cumulet_domain::{AccountId, Timestamp};
+use cumulet_ec2_model::readings;
+use cumulet_ec2_model::request::check;
 use cumulet_wire::query::Params;
+use cumulet_wire::time;
 use zeroize::Zeroizing;
 
 use super::{Runner, Target, request};
@@ -85,6 +90,93 @@ impl Keys for OneKey {
     }
 }
 
+/// As the door has it.
+#[derive(Debug)]
+struct Ec2;
+
+impl Readings for Ec2 {
+    fn check(&self, signed: &str, params: &Params) -> Result<(), String> {
+        readings::others(signed, params).map_err(|unclear| unclear.to_string())
+    }
+}
+
+/// A query, of which the text is made that version 1 signs.
+pub(crate) static READINGS: Target = Target {
+    name: "ec2-readings",
+    dictionary: &[
+        b"&",
+        b"=",
+        b".1",
+        b".2",
+        b".10",
+        b"Action=DescribeKeyPairs",
+        b"Operation=RunInstances",
+        b"&AWSAccessKeyId=AKIDFUZZ&SignatureVersion=1",
+        b"&Timestamp=2026-01-02T03:04:05Z",
+        b"&Expires=2026-01-02T03:04:05Z",
+        b"&Version=2007-03-01",
+        b"&ImageId=ami-12345678",
+        b"&InstanceId.1=i-12345678",
+        b"KeyName",
+        b"MaxCount1",
+        b"MinCount1",
+        b"SecurityGroup.1",
+        b"UserData",
+        b"Version2007-03-01",
+        b"SignatureVersion1",
+    ],
+    length_max: 32 * 1024,
+    prepare: prepare_readings,
+};
+
+fn prepare_readings() -> Runner {
+    Box::new(|input| {
+        let Ok(query) = std::str::from_utf8(input) else {
+            return 1;
+        };
+        let params = match Params::parse(Some(query), None) {
+            Ok(params) => params,
+            Err(error) => return shape(&format!("{error:?}")),
+        };
+        let signed = sign::v1_text(&params);
+        let verdict = readings::others(&signed, &params);
+        // Two parameters made one are signed alike: not both are taken.
+        let pairs: Vec<(&str, &str)> = params.iter().collect();
+        for pair in pairs.windows(2) {
+            let [(name, value), (next, rest)] = pair else {
+                continue;
+            };
+            let mut merged = Params::default();
+            for (other, text) in params.iter().filter(|it| it.0 != *name && it.0 != *next) {
+                let _ = merged.insert(other.into(), text.into());
+            }
+            let _ = merged.insert((*name).into(), format!("{value}{next}{rest}"));
+            let is_alike = sign::v1_text(&merged) == signed;
+            // The values of this operation's parameters are of any form, so that both are requests.
+            let are_requests = check(&params)
+                .is_ok_and(|it| it.operation.name == "DescribeKeyPairs")
+                && check(&merged).is_ok();
+            if is_alike && are_requests && is_signed(&params) && is_signed(&merged) {
+                let one = verdict.is_ok();
+                let other = readings::others(&signed, &merged).is_ok();
+                assert!(!(one && other), "{params:?} and {merged:?}");
+            }
+        }
+        shape(&format!("{verdict:?}"))
+    })
+}
+
+/// Whether the request has what a signature of version 1 needs.
+fn is_signed(params: &Params) -> bool {
+    let is_time = |name| params.get(name).map(|it| time::parse_iso8601(it).is_some());
+    params.get("AWSAccessKeyId") == Some("AKIDFUZZ")
+        && params.get("SignatureVersion") == Some("1")
+        && matches!(
+            (is_time("Timestamp"), is_time("Expires")),
+            (Some(true), None) | (None, Some(true))
+        )
+}
+
 fn prepare_query() -> Runner {
     Box::new(|input| {
         let Some(request) = request::read(input) else {
@@ -111,6 +203,7 @@ fn prepare_query() -> Runner {
             region: "us-east-1",
             is_global: false,
             allows_host_scope: true,
+            readings: Some(&Ec2),
         };
         let _ = cumulet_auth::scope_service(request.headers(), query);
         match verify_query(&asked, &params, &OneKey, &policy) {
