@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 
 use common::{A_DIGEST, Client, Cloud, Reply, account};
 use cumulet_domain::AccountId;
-use cumulet_domain::images::BootKind;
+use cumulet_domain::images::{BootKind, LAUNCH_ACCOUNTS_MAX, LaunchPermissions};
 use cumulet_ec2_model::Version;
+use cumulet_engine::Caller;
+use cumulet_engine::image_attributes::Modification;
 use cumulet_engine::images::StoredBytes;
 
 const OLD: &str = "2007-03-01";
@@ -116,6 +118,51 @@ async fn permissions_are_added_removed_and_reset() {
         ("MaxCount", "1"),
     ];
     client.ask("RunInstances", OLD, &run).await.ok();
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_names_so_many_accounts_and_no_more() {
+    let cloud = Cloud::start().await;
+    let client = cloud.client();
+    let id = image(&cloud, client.account, "mine", false).await;
+    let accounts = (0..).map(AccountId::from_random).take(LAUNCH_ACCOUNTS_MAX);
+    let most = Modification::LaunchPermission {
+        add: LaunchPermissions {
+            everybody: false,
+            accounts: accounts.collect(),
+        },
+        remove: LaunchPermissions::default(),
+    };
+    let me = Caller {
+        account: client.account,
+        user: "alice".into(),
+    };
+    let parsed = id.parse().expect("an id");
+    let filled = cloud.engine.modify_image_attribute(&me, parsed, most);
+    filled.await.expect("so many fit");
+    let one = [
+        ("Attribute", "launchPermission"),
+        ("OperationType", "add"),
+        ("UserId.1", "000000000002"),
+    ];
+    let refused = modify(&client, OLD, &id, &one).await;
+    assert_eq!(refused.code(400), "ResourceLimitExceeded");
+    let inside = format!(
+        "<imageId>{id}</imageId><launchPermission><add><item><userId>000000000002</userId></item></add></launchPermission>"
+    );
+    let refused = client.soap("ModifyImageAttribute", OLD, &inside).await;
+    let fault = refused.value("SOAP-ENV:Fault/faultcode");
+    assert_eq!(fault.as_deref(), Some("Client.ResourceLimitExceeded"));
+    // Everybody is no account.
+    let public = [
+        ("Attribute", "launchPermission"),
+        ("OperationType", "add"),
+        ("UserGroup.1", "all"),
+    ];
+    modify(&client, OLD, &id, &public).await.ok();
+    let named = permissions(&client, &id).await;
+    assert_eq!(named.len(), LAUNCH_ACCOUNTS_MAX + 1);
     cloud.stop().await;
 }
 

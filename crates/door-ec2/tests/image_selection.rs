@@ -116,6 +116,7 @@ impl Gallery {
         let by_query = self.client.ask("DescribeImages", OLD, &pairs).await.ok();
         let by_soap = self.client.soap("DescribeImages", OLD, &inside).await.ok();
         let found = by_query.values("imageId");
+        assert!(found.is_sorted_by(|one, next| one < next), "{found:?}");
         assert_eq!(by_soap.values("imageId"), found);
         self.names(&found)
     }
@@ -214,6 +215,8 @@ async fn images_are_chosen_by_the_references_rules() {
             &["my-private"],
         ),
         (&["their-private"], &["self"], &["all"], &[]),
+        // One that is named twice is shown once.
+        (&["my-private", "my-private"], &[], &[], &["my-private"]),
     ];
     for (ids, owners, by, expected) in cases {
         let expected: BTreeSet<&str> = expected.iter().copied().collect();

@@ -1,6 +1,6 @@
 //! Images: registering a bundle, showing, deregistering.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cumulet_bundle::manifest::{self, Manifest, ManifestError};
@@ -227,7 +227,6 @@ impl Engine {
         let me = caller.account;
         let is_chosen = |image: &&Arc<Image>| {
             image.may_launch(me)
-                && (query.ids.is_empty() || query.ids.contains(&image.id))
                 && (query.owners.is_empty()
                     || query
                         .owners
@@ -239,7 +238,13 @@ impl Engine {
                         .iter()
                         .any(|by| is_executable(image, me, by)))
         };
-        Ok(state.images.values().filter(is_chosen).cloned().collect())
+        if query.ids.is_empty() {
+            return Ok(state.images.values().filter(is_chosen).cloned().collect());
+        }
+        // Only those are looked at, each once and in their order, however many there are beside.
+        let ids: BTreeSet<ImageId> = query.ids.iter().copied().collect();
+        let named = ids.iter().filter_map(|id| state.images.get(id));
+        Ok(named.filter(is_chosen).cloned().collect())
     }
 
     /// What the owners of images are called, for whoever shows them.
