@@ -1,7 +1,8 @@
-# Makes the real clients that tests use: boto3, the aws command line and boto 2.49 on Debian's Python 3,
+# Makes the real clients that tests use: boto3, the aws command line, boto 2.49 and zeep on Debian's Python 3,
 # boto 2.20 on Python 2.7.  Sourced after prepare.sh.
 # shellcheck shell=bash
 #
+# zeep signs with xmlsec, and both it and lxml come as wheels with their libraries: no package of Debian's is wanted.
 # Everything is kept in target/clients, in a folder named after what this file and the list of
 # versions say, so that a change of either makes it anew.  Nothing is installed on the machine.
 #
@@ -35,7 +36,7 @@ make_clients() {
 }
 
 make_python3_clients() {
-  step "installing boto3, the aws command line and boto 2.49"
+  step "installing boto3, the aws command line, boto 2.49 and zeep"
   local python=/usr/bin/python3
   [ -x "$python" ] || python=python3
   # Python 3.12 dropped what boto 2 is imported with.
@@ -44,7 +45,7 @@ make_python3_clients() {
   rm -rf "$CLIENTS/python3"
   "$python" -m venv "$CLIENTS/python3"
   "$CLIENTS/python3/bin/python" -m pip install --quiet --disable-pip-version-check \
-    --no-deps --requirement "$1/tests/clients/requirements.txt"
+    --no-deps --only-binary xmlsec,lxml --requirement "$1/tests/clients/requirements.txt"
 }
 
 # The address from which this machine gets Debian itself.

@@ -1,21 +1,25 @@
-//! Unmodified clients, from today's boto3 to boto 2.20 of 2013, do the main job on the real program.
+//! Unmodified clients, from today's boto3 to boto 2.20 of 2013 and zeep for SOAP, do the main job on the real program.
 //!
-//! The scripts are in `tests/clients` (`s3_…` ask the object store only, and in depth); `scripts/test-clients` makes the clients
+//! The scripts are in `tests/clients` (`s3_…` ask the object store only, and `soap_…` every version of the SOAP binding); `scripts/test-clients` makes the clients
 //! (the first time with pip and apt) and runs one of them.  Here the cloud is
 //! simulated and the console must say so; `guests/clients.rs` does the same with
 //! real guests.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cumulet_testkit::cloud::{ACCESS_KEY_ID, Cloud, SECRET_ACCESS_KEY};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cumulet");
-const CLIENTS: [&str; 6] = [
+const CLIENTS: [&str; 8] = [
     "client_boto3",
     "client_awscli",
     "client_boto2",
     "client_boto220",
+    "client_zeep",
+    // Each version of the SOAP binding, each operation of it.
+    "soap_zeep",
     // These know the object store only, and it in depth.
     "s3_boto3",
     "s3_boto2",
@@ -57,6 +61,13 @@ fn bundle(cloud: &Cloud, image: &Path) -> PathBuf {
     folder
 }
 
+/// The first user's certificate and its key, as files.
+fn certificate(cloud: &Cloud) -> [String; 2] {
+    let text = cloud.run(&["env", "--json"]);
+    let variables: BTreeMap<String, String> = serde_json::from_str(&text).expect("an object");
+    ["EC2_CERT", "EC2_PRIVATE_KEY"].map(|name| variables[name].clone())
+}
+
 /// A user of another account, whom nothing of the first one's belongs to.
 fn add_other_account(cloud: &Cloud) {
     let secret = cloud.scratch().join("secret");
@@ -73,6 +84,7 @@ fn add_other_account(cloud: &Cloud) {
 fn run_clients(cloud: &Cloud, bundle: &Path) {
     // Once, before they all want it.
     run(&mut Command::new("scripts/test-clients"));
+    let [certificate, private_key] = &certificate(cloud);
     std::thread::scope(|scope| {
         for client in CLIENTS {
             scope.spawn(move || {
@@ -85,6 +97,8 @@ fn run_clients(cloud: &Cloud, bundle: &Path) {
                     .env("CUMULET_TEST_SECRET_KEY", SECRET_ACCESS_KEY)
                     .env("CUMULET_TEST_OTHER_ACCESS_KEY", OTHER_ACCESS_KEY_ID)
                     .env("CUMULET_TEST_OTHER_SECRET_KEY", OTHER_SECRET_ACCESS_KEY)
+                    .env("CUMULET_TEST_CERTIFICATE", certificate)
+                    .env("CUMULET_TEST_PRIVATE_KEY", private_key)
                     .env("CUMULET_TEST_BUCKET", client.replace('_', "-"))
                     .env("CUMULET_TEST_BUNDLE", bundle)
                     .env("CUMULET_TEST_GUEST", "simulated")
@@ -97,7 +111,13 @@ fn run_clients(cloud: &Cloud, bundle: &Path) {
 
 #[test]
 fn clients_work_on_a_simulated_cloud() {
-    let cloud = Cloud::start(PROGRAM, &[("CUMULET_COMPUTE", "simulated")]);
+    // Room for all that the clients launch at the same time, whatever the machine has.
+    let settings = [
+        ("CUMULET_COMPUTE", "simulated"),
+        ("CUMULET_INSTANCES_MEMORY_MIB", "65536"),
+        ("CUMULET_LIMITS_INSTANCES_PER_ACCOUNT", "100"),
+    ];
+    let cloud = Cloud::start(PROGRAM, &settings);
     let image = cloud.scratch().join("image");
     let file = std::fs::File::create(&image).expect("a file");
     file.set_len(24 * 1024 * 1024).expect("room");

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use cumulet_testkit::cloud::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
 
-use crate::harness::{bundle, checked, cloud, guest, instances, root};
+use crate::harness::{bundle, checked, client_environment, cloud, guest, instances, root};
 
 /// The folder of the clients, made when it is not there.
 fn clients() -> PathBuf {
@@ -25,6 +25,11 @@ fn run(script: &str, python: &str) {
     let cloud = cloud(&[]);
     // Only to have the bundle's files on the disk: the client uploads them itself.
     let (manifest, _) = bundle(&cloud, &guest("mini"), "made-by-the-program");
+    let environment = client_environment(&cloud);
+    let value = |name: &str| {
+        let found = environment.iter().find(|(known, _)| known == name);
+        &found.unwrap_or_else(|| panic!("{name} is set")).1
+    };
     let mut client = Command::new(&python);
     client
         .arg(root().join("tests/clients").join(script))
@@ -34,6 +39,8 @@ fn run(script: &str, python: &str) {
         .env("CUMULET_TEST_PORT", cloud.address().port().to_string())
         .env("CUMULET_TEST_ACCESS_KEY", ACCESS_KEY_ID)
         .env("CUMULET_TEST_SECRET_KEY", SECRET_ACCESS_KEY)
+        .env("CUMULET_TEST_CERTIFICATE", value("EC2_CERT"))
+        .env("CUMULET_TEST_PRIVATE_KEY", value("EC2_PRIVATE_KEY"))
         .env("CUMULET_TEST_BUCKET", "a-bucket-of-the-client")
         .env("CUMULET_TEST_BUNDLE", manifest.parent().expect("a folder"))
         .env("CUMULET_TEST_PATIENCE", "420");
@@ -67,4 +74,9 @@ fn boto_2_49() {
 #[test]
 fn boto_2_20() {
     run("client_boto220.py", "python2/run");
+}
+
+#[test]
+fn zeep_by_soap() {
+    run("client_zeep.py", "python3/bin/python");
 }
