@@ -29,6 +29,13 @@ s3 = boto3.client(
     aws_access_key_id=common.ACCESS_KEY,
     aws_secret_access_key=common.SECRET_KEY,
 )
+OTHER = boto3.client(
+    "sts",
+    endpoint_url=common.ENDPOINT,
+    region_name=common.REGION,
+    aws_access_key_id=common.setting("OTHER_ACCESS_KEY"),
+    aws_secret_access_key=common.setting("OTHER_SECRET_KEY"),
+)
 
 
 def one(name, value):
@@ -52,7 +59,7 @@ class Tour:
         return operation in self.operations
 
     def run(self):
-        for step in (self.keys, self.images, self.places, self.instances, self.leave):
+        for step in (self.keys, self.images, self.attributes, self.places, self.groups, self.instances, self.leave):
             step()
         missed = self.operations - set(self.client.checked.seen)
         same("what the WSDL of %s has and was not called" % self.version, sorted(missed), [])
@@ -73,10 +80,13 @@ class Tour:
             same("the key by a filter", only(found).keyName, other)
             service.DeleteKeyPair(keyName=other)
 
+    def register(self, name):
+        later = {"name": "%s %s" % (name, self.name), "description": "a tour"} if self.version >= "2009-10-31" else {}
+        return part(self.service.RegisterImage(imageLocation=self.location, **later), "imageId")
+
     def images(self):
         service = self.service
-        later = {"name": "zeep " + self.name, "description": "a tour"} if self.version >= "2009-10-31" else {}
-        self.image = part(service.RegisterImage(imageLocation=self.location, **later), "imageId")
+        self.image = self.register("zeep")
         asked = {"imagesSet": one("imageId", self.image)}
         if self.version == "2006-10-01":
             # For one version these were not optional.
@@ -87,6 +97,61 @@ class Tour:
             asked = {"imagesSet": {}, "executableBySet": {}, "ownersSet": one("owner", "self")}
             found = [it.imageId for it in items(part(service.DescribeImages(**asked), "imagesSet"))]
             holds("the image is the caller's", self.image in found)
+
+    def attributes(self):
+        if not self.has("ModifyImageAttribute"):
+            return
+        service = self.service
+        chosen = zeep_work.chosen(self.client, self.version)
+        other = OTHER.get_caller_identity()["Account"]
+        everybody = {"item": [{"group": "all"}, {"userId": other}]}
+        service.ModifyImageAttribute(imageId=self.image, launchPermission={"add": everybody})
+
+        def permissions():
+            answer = service.DescribeImageAttribute(imageId=self.image, launchPermission=chosen)
+            return {(it.group, it.userId) for it in items(answer.launchPermission)}
+
+        same("who may launch the image", permissions(), {("all", None), (None, other)})
+        service.ModifyImageAttribute(imageId=self.image, launchPermission={"remove": one("group", "all")})
+        same("who may then", permissions(), {(None, other)})
+        service.ResetImageAttribute(imageId=self.image, launchPermission=chosen)
+        same("who may at last", permissions(), set())
+        if self.version >= "2007-03-01":
+            code = one("productCode", "774F4FF8")
+            refused(
+                "a code that the account does not sell",
+                "InvalidAMIAttributeItemValue",
+                lambda: service.ModifyImageAttribute(imageId=self.image, productCodes=code),
+                code_of,
+            )
+            answer = service.DescribeImageAttribute(imageId=self.image, productCodes=chosen)
+            same("the codes", items(answer.productCodes), [])
+        if self.version >= "2009-10-31":
+            service.ModifyImageAttribute(imageId=self.image, description={"value": "changed"})
+            answer = service.DescribeImageAttribute(imageId=self.image, description=chosen)
+            same("the description", answer.description.value, "changed")
+
+    def groups(self):
+        if not self.has("CreateSecurityGroup"):
+            return
+        service, group = self.service, self.name
+        service.CreateSecurityGroup(groupName=group, groupDescription="a tour")
+        shown = part(service.DescribeSecurityGroups(securityGroupSet=one("groupName", group)), "securityGroupInfo")
+        same("the description", only(shown).groupDescription, "a tour")
+        owner = only(shown).ownerId
+        port = {"ipProtocol": "tcp", "fromPort": 22, "toPort": 23, "groups": {}, "ipRanges": one("cidrIp", "10.0.0.0/8")}
+        members = {"item": [{"userId": owner, "groupName": group}]}
+        friends = {"ipProtocol": "tcp", "fromPort": 1, "toPort": 65535, "groups": members, "ipRanges": {}}
+        whose = {"groupName": group} if self.version >= "2011-01-01" else {"userId": owner, "groupName": group}
+        rules = {"item": [port, friends]}
+        service.AuthorizeSecurityGroupIngress(ipPermissions=rules, **whose)
+        shown = part(service.DescribeSecurityGroups(securityGroupSet=one("groupName", group)), "securityGroupInfo")
+        found = items(only(shown).ipPermissions)
+        same("the ports", sorted((it.fromPort, it.toPort) for it in found), [(1, 65535), (22, 23)])
+        service.RevokeSecurityGroupIngress(ipPermissions=rules, **whose)
+        shown = part(service.DescribeSecurityGroups(securityGroupSet=one("groupName", group)), "securityGroupInfo")
+        same("the rules that are left", items(only(shown).ipPermissions), [])
+        service.DeleteSecurityGroup(groupName=group)
 
     def places(self):
         service = self.service

@@ -80,6 +80,12 @@ def connect(version, sha256=False):
     return client
 
 
+def chosen(client, version):
+    """An element of a choice that has nothing in it; zeep takes what counts as false for one that is not chosen."""
+    empty = type(client.get_type("{http://ec2.amazonaws.com/doc/%s/}EmptyElementType" % version)())
+    return type("Chosen", (empty,), {"__bool__": lambda self: True})()
+
+
 def code_of(error):
     """Faults have `Client.` or `Server.` before the code."""
     return error.code.split(".", 1)[1] if isinstance(error, zeep.exceptions.Fault) else None

@@ -11,6 +11,7 @@ use cumulet_wire::xml::Writer;
 
 use crate::Version;
 use crate::model::{Operation, Shape};
+use crate::order::Order;
 
 /// An answer under construction.
 ///
@@ -21,6 +22,8 @@ pub struct Answer {
     version: Version,
     /// What may stand at the place where we write; the last is the innermost.
     open: Vec<&'static [Shape]>,
+    /// With debug assertions only.
+    order: Option<Order>,
 }
 
 /// A name, among which shapes it was looked for, and which of them it is.
@@ -74,6 +77,7 @@ impl Answer {
             writer,
             version,
             open: vec![operation.answer],
+            order: cfg!(debug_assertions).then(|| Order::new(operation.name, version)),
         };
         answer.leaf("requestId", request_id);
         answer
@@ -113,6 +117,7 @@ impl Answer {
     /// An element with text.
     pub fn leaf(&mut self, name: &'static str, value: &str) {
         if self.shape(name).is_some() {
+            self.step(name, false);
             self.writer.leaf(name, value);
         }
     }
@@ -120,6 +125,7 @@ impl Answer {
     /// An element with what `value` prints as.
     pub fn value(&mut self, name: &'static str, value: impl Display) {
         if self.shape(name).is_some() {
+            self.step(name, false);
             self.writer.value(name, value);
         }
     }
@@ -136,10 +142,12 @@ impl Answer {
         let Some(shape) = self.shape(name) else {
             return;
         };
+        self.step(name, true);
         self.writer.open(name, None);
         self.open.push(shape.children);
         fill(self);
         self.open.pop();
+        self.close_step();
         self.writer.close();
     }
 
@@ -157,8 +165,21 @@ impl Answer {
         });
     }
 
+    fn step(&mut self, name: &str, has_children: bool) {
+        if let Some(order) = &mut self.order {
+            order.element(name, has_children);
+        }
+    }
+
+    fn close_step(&mut self) {
+        if let Some(order) = &mut self.order {
+            order.close();
+        }
+    }
+
     /// The document.
-    pub fn finish(self) -> String {
+    pub fn finish(mut self) -> String {
+        self.close_step();
         self.writer.finish()
     }
 }
@@ -173,8 +194,11 @@ mod tests {
         let mut answer = Answer::new(operation("TerminateInstances").unwrap(), version, "id-1");
         answer.list("instancesSet", ["i-1"], |answer, id| {
             answer.leaf("instanceId", id);
-            for name in ["currentState", "shutdownState"] {
-                answer.structure(name, |answer| answer.value("code", 32));
+            for name in ["currentState", "shutdownState", "previousState"] {
+                answer.structure(name, |answer| {
+                    answer.value("code", 32);
+                    answer.leaf("name", "s");
+                });
             }
         });
         answer.finish()
@@ -186,7 +210,8 @@ mod tests {
             terminated(V2007_03_01),
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
              <TerminateInstancesResponse xmlns=\"http://ec2.amazonaws.com/doc/2007-03-01/\">\
-             <instancesSet><item><instanceId>i-1</instanceId><shutdownState><code>32</code></shutdownState>\
+             <instancesSet><item><instanceId>i-1</instanceId><shutdownState><code>32</code><name>s</name></shutdownState>\
+             <previousState><code>32</code><name>s</name></previousState>\
              </item></instancesSet></TerminateInstancesResponse>"
         );
         assert_eq!(
@@ -194,7 +219,8 @@ mod tests {
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
              <TerminateInstancesResponse xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\">\
              <requestId>id-1</requestId>\
-             <instancesSet><item><instanceId>i-1</instanceId><currentState><code>32</code></currentState>\
+             <instancesSet><item><instanceId>i-1</instanceId><currentState><code>32</code><name>s</name></currentState>\
+             <previousState><code>32</code><name>s</name></previousState>\
              </item></instancesSet></TerminateInstancesResponse>"
         );
     }

@@ -13,6 +13,7 @@ mod answer;
 mod generated;
 pub mod model;
 pub mod readings;
+mod order;
 pub mod request;
 pub mod soap;
 pub mod soap_types;
