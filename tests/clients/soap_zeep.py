@@ -168,8 +168,9 @@ class Tour:
         if self.version >= "2011-01-01":
             groups = {"groupSet": one("groupName", "default")}
         if self.version <= "2007-03-01":
-            item = {"imageId": self.image, "minCount": 1, "maxCount": 2, "keyName": self.name}
-            return self.service.RunInstances(instancesSet={"item": [item]}, **groups, **later)
+            # A launch was a list of images then.
+            item = {"imageId": self.image, "minCount": 1, "maxCount": 1, "keyName": self.name}
+            return self.service.RunInstances(instancesSet={"item": [item, item]}, **groups, **later)
         if self.version >= "2008-02-01":
             later["placement"] = {"availabilityZone": self.zone}
         if self.version >= "2009-04-04":

@@ -39,6 +39,7 @@ use cumulet_domain::{AccountId, Timestamp};
 use cumulet_engine::Engine;
 
 pub use router::serves;
+pub use soap::is_soap;
 
 /// What is known of a request beside its bytes.
 #[derive(Debug, Clone)]

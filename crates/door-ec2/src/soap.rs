@@ -6,23 +6,67 @@ use cumulet_auth::wss::{self, Certificates, Holder, WssError};
 use cumulet_ec2_model::{model, request, soap};
 use cumulet_engine::{Caller, Engine};
 use cumulet_wire::soap::{Envelope, SoapError, leaves};
-use http::header;
+use http::{HeaderMap, header};
 
 use crate::call::Call;
 use crate::error::Refused;
 use crate::router::{ACTION_SHOWN_MAX, dispatch};
 use crate::{Handled, RequestContext};
 
-/// Whether a request is a SOAP message: by the header that SOAP 1.1 demands, or by the type of its
-/// body.
-pub(crate) fn is_message(request: &http::Request<Bytes>) -> bool {
-    let kind = request.headers().get(header::CONTENT_TYPE);
-    let kind = kind.and_then(|it| it.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    request.headers().contains_key("soapaction")
+/// Whether a request is a SOAP message, by its head: by the header that SOAP 1.1 demands, or by the
+/// type of its body.  What the header says does not matter, as it did not to EC2: the message says
+/// what it asks for.
+pub fn is_soap(headers: &HeaderMap) -> bool {
+    let kind = kind(headers);
+    headers.contains_key("soapaction")
         || ["text/xml", "application/xml", "application/soap+xml"]
             .iter()
             .any(|it| kind.eq_ignore_ascii_case(it))
+}
+
+/// The type of the body, without its parameters.
+fn kind(headers: &HeaderMap) -> &str {
+    let kind = headers.get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|it| it.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim()
+}
+
+/// Messages in several parts, and in other characters than UTF-8, are not read.
+///
+/// # Errors
+/// Which of them it is.
+fn check_form(headers: &HeaderMap, body: &[u8]) -> Result<(), Refused> {
+    let refuse = |text: &str| Err(Refused::new(400, "InvalidRequest", text));
+    let kind = kind(headers).to_ascii_lowercase();
+    if kind.starts_with("multipart/") {
+        return refuse(
+            "A message with attachments (MTOM or SwA) is not read: the operations have none",
+        );
+    }
+    // A mark of byte order, or a first character of two bytes.
+    let is_wide = matches!(
+        body,
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..]
+    );
+    let charset = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|it| it.to_str().ok())
+        .and_then(|it| {
+            it.to_ascii_lowercase()
+                .split_once("charset=")
+                .map(|(_, it)| it.to_owned())
+        });
+    let charset = charset.unwrap_or_default();
+    let charset = charset
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .trim_matches(['"', '\'']);
+    if is_wide || charset.starts_with("utf-16") || charset.starts_with("utf-32") {
+        return refuse("A message is in UTF-8; this one is in UTF-16 or wider");
+    }
+    Ok(())
 }
 
 /// The answer in its envelope.
@@ -36,6 +80,7 @@ pub(crate) async fn answer(
     replays: &wss::Replays,
     handled: &mut Handled,
 ) -> Result<String, Refused> {
+    check_form(request.headers(), request.body())?;
     let (account, user, params) = {
         let envelope = Envelope::parse(request.body())?;
         let payload = envelope.payload()?;

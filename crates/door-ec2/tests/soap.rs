@@ -322,3 +322,28 @@ async fn messages_of_nobody_are_refused() {
     }
     cloud.stop().await;
 }
+
+/// EC2 went by the message; what clients put into the header differs.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_header_with_the_action_does_not_matter() {
+    let cloud = Cloud::start().await;
+    let client = cloud.client();
+    for (index, action) in [
+        "\"CreateKeyPair\"",
+        "CreateKeyPair",
+        "",
+        "\"\"",
+        "DescribeImages",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let text = format!(
+            "<CreateKeyPair xmlns=\"http://ec2.amazonaws.com/doc/{OLD}/\"><keyName>key-{index}</keyName></CreateKeyPair>"
+        );
+        let reply = client.post_soap_as(action, &common::enveloped(&text)).await;
+        assert_eq!(reply.status, 200, "{action:?}: {}", reply.text);
+        assert_eq!(reply.handled.action, "CreateKeyPair");
+    }
+    cloud.stop().await;
+}

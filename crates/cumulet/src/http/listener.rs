@@ -77,6 +77,8 @@ pub(crate) async fn serve<A, H, F>(
     let mut server = hyper::server::conn::http1::Builder::new();
     server
         .timer(TokioTimer::new())
+        // A client may say that it sends nothing more and wait for its answer, as HTTP/1.0 ones do.
+        .half_close(true)
         .header_read_timeout(Duration::from_millis(limits.header_timeout_ms))
         .max_buf_size(limits.header_bytes.max(16 * 1024));
     let mut is_starved = false;

@@ -63,6 +63,7 @@ impl Front {
         let request_id = request_id::new();
         let method = request.method().clone();
         let host = host_of(&request);
+        let is_soap = cumulet_door_ec2::is_soap(request.headers());
         let door = route(
             &Head {
                 method: &method,
@@ -73,6 +74,10 @@ impl Front {
             },
             &self.domains,
         );
+        let form = Form {
+            door,
+            is_soap: is_soap && door == Door::Ec2,
+        };
         let context = Context {
             request_id: request_id.clone(),
             host,
@@ -80,13 +85,13 @@ impl Front {
         let front = self.clone();
         // A panic ends this request and no other; what it has committed is whole, what it has not
         // is nothing.
-        let work = AssertUnwindSafe(async move { front.dispatch(door, request, context).await });
+        let work = AssertUnwindSafe(async move { front.dispatch(form, request, context).await });
         let mut response = match work.catch_unwind().await {
             Ok(response) => response,
             Err(_) => {
                 tracing::error!(request_id, door = door.name(), "a request panicked");
                 refusal(
-                    door,
+                    form,
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "InternalError",
                     "An internal error has occurred",
@@ -109,7 +114,7 @@ impl Front {
 
     async fn dispatch(
         &self,
-        door: Door,
+        form: Form,
         request: Request<Incoming>,
         context: Context,
     ) -> Response<Body> {
@@ -117,21 +122,21 @@ impl Front {
             let message = "The request's head is larger than allowed";
             let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
             return refusal(
-                door,
+                form,
                 status,
                 "RequestHeaderSectionTooLarge",
                 message,
                 &context.request_id,
             );
         }
-        match door {
+        match form.door {
             Door::Ec2 => match self.read_whole(request).await {
                 Ok((request, _share)) => {
                     let request_id = context.request_id.clone();
                     let response = self.doors.ec2(request, context).await;
-                    self.hold(response, &request_id)
+                    self.hold(response, form, &request_id)
                 }
-                Err(refused) => refused.response(door, &context.request_id),
+                Err(refused) => refused.response(form, &context.request_id),
             },
             Door::S3 => {
                 let patience = Duration::from_millis(self.limits.body_timeout_ms);
@@ -193,7 +198,7 @@ impl Front {
 
     /// Counts an answer until the client has taken it.  Where there is no room, one that only
     /// tells is refused instead; one that something was done for is sent.
-    fn hold(&self, response: Response<Bytes>, request_id: &str) -> Response<Body> {
+    fn hold(&self, response: Response<Bytes>, form: Form, request_id: &str) -> Response<Body> {
         let size = response.body().len();
         if size <= UNCOUNTED_BYTES {
             return response.map(full);
@@ -203,7 +208,7 @@ impl Front {
             logged.action.starts_with("Describe") || logged.action.starts_with("Get")
         });
         if share.is_none() && only_tells {
-            let mut refused = Unread::NoRoom.response(Door::Ec2, request_id);
+            let mut refused = Unread::NoRoom.response(form, request_id);
             if let (Some(logged), Some(of_refusal)) = (
                 response.extensions().get::<Logged>().cloned(),
                 refused.extensions_mut().get_mut::<Logged>(),
@@ -244,7 +249,7 @@ enum Unread {
 }
 
 impl Unread {
-    fn response(&self, door: Door, request_id: &str) -> Response<Body> {
+    fn response(&self, form: Form, request_id: &str) -> Response<Body> {
         let (status, code, message) = match self {
             Unread::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -267,7 +272,7 @@ impl Unread {
                 "The server holds as many requests and answers as it may; try again later",
             ),
         };
-        let mut response = refusal(door, status, code, message, request_id);
+        let mut response = refusal(form, status, code, message, request_id);
         // What is left of the body is not read, so that the connection cannot go on.
         response
             .headers_mut()
@@ -344,7 +349,11 @@ fn absent(name: &'static str, request_id: &str) -> Response<Body> {
         ),
         _ => {
             let status = StatusCode::BAD_REQUEST;
-            return refusal(Door::Absent(name), status, code, &message, request_id);
+            let form = Form {
+                door: Door::Absent(name),
+                is_soap: false,
+            };
+            return refusal(form, status, code, &message, request_id);
         }
     };
     let mut response = json(status, Bytes::from(text));
@@ -355,20 +364,45 @@ fn absent(name: &'static str, request_id: &str) -> Response<Body> {
     response
 }
 
+/// In which form a refusal is answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Form {
+    pub(crate) door: Door,
+    /// The request was a SOAP message.
+    pub(crate) is_soap: bool,
+}
+
 /// A refusal in the form of the door that would have answered.
 pub(crate) fn refusal(
-    door: Door,
+    form: Form,
     status: StatusCode,
     code: &str,
     message: &str,
     request_id: &str,
 ) -> Response<Body> {
-    let text = match door {
-        Door::S3 => format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message><RequestId>{request_id}</RequestId></Error>"
+    let (status, text) = match form.door {
+        // SOAP clients read faults in answers with this status only.
+        Door::Ec2 if form.is_soap => {
+            let side = if status.is_server_error() {
+                "Server"
+            } else {
+                "Client"
+            };
+            let code = format!("{side}.{code}");
+            let text = cumulet_wire::soap::fault(&code, message, request_id);
+            (StatusCode::INTERNAL_SERVER_ERROR, text)
+        }
+        Door::S3 => (
+            status,
+            format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message><RequestId>{request_id}</RequestId></Error>"
+            ),
         ),
-        Door::Ec2 | Door::Own | Door::Absent(_) => format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors><RequestID>{request_id}</RequestID></Response>"
+        Door::Ec2 | Door::Own | Door::Absent(_) => (
+            status,
+            format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors><RequestID>{request_id}</RequestID></Response>"
+            ),
         ),
     };
     let mut response = Response::new(

@@ -166,6 +166,7 @@ fn by_parameters(head: &Head<'_>) -> Option<Door> {
         .to_ascii_lowercase();
     let is_query = parameter(head.query, "Action").is_some()
         || parameter(head.query, "Operation").is_some()
+        || head.headers.contains_key("soapaction")
         // The parameters are in the body.  S3 has no POST to the service itself.
         || (*head.method == Method::POST && !content_type.starts_with("multipart/"));
     is_query.then_some(Door::Ec2)
@@ -223,6 +224,10 @@ mod tests {
     const V2_S3: &[(&str, &str)] = &[("authorization", "AWS AKIA:xyz=")];
     const FORM: &[(&str, &str)] = &[("content-type", "application/x-www-form-urlencoded")];
     const SOAP: &[(&str, &str)] = &[("content-type", "text/xml"), ("soapaction", "RunInstances")];
+    const SOAP_PARTS: &[(&str, &str)] = &[
+        ("content-type", "multipart/related; boundary=b"),
+        ("soapaction", ""),
+    ];
     const TARGET: &[(&str, &str)] = &[("x-amz-target", "AmazonSSM.SendCommand")];
 
     const CASES: &[Case] = &[
@@ -309,6 +314,7 @@ mod tests {
         ),
         case("POST", LOCAL, "/", FORM, Door::Ec2),
         case("POST", LOCAL, "/", SOAP, Door::Ec2),
+        case("POST", LOCAL, "/", SOAP_PARTS, Door::Ec2),
         case("GET", LOCAL, "/bucket?Action=x", &[], Door::S3),
         case("POST", LOCAL, "/bucket", FORM, Door::S3),
         // Everything else.

@@ -139,3 +139,48 @@ fn a_lost_answer_loses_nothing() {
     }
     watched.check();
 }
+
+/// A client may end its half of the connection when it has asked: the answer is on its way all the
+/// same, and then the connection ends.
+#[test]
+fn a_half_that_is_closed_takes_no_answer_away() {
+    let watched = Watched::start(&[]);
+    let client = watched.client();
+    let object = format!("/{BUCKET}/large");
+    let body: Vec<u8> = (0..1_000_000_u32).map(|it| it.to_le_bytes()[0]).collect();
+    assert_eq!(s3(&client, "PUT", &object, &body).0, 200);
+    let ask = |request: &[u8]| {
+        let mut stream = watched.connect();
+        stream.write_all(request).expect("the server reads");
+        stream.shutdown(Shutdown::Write).expect("open so far");
+        let mut answer = vec![];
+        stream.read_to_end(&mut answer).expect("the end");
+        answer
+    };
+    for round in 0..20 {
+        let call = format!("Action=CreateKeyPair&Version=2016-11-15&KeyName=half-{round}");
+        let answer = ask(&whole(&client, "ec2", "POST", "/", call.as_bytes()));
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.contains("<keyMaterial>"), "round {round}: {answer}");
+        let name = format!("half-{round}");
+        client
+            .call("DeleteKeyPair", &[("KeyName", &name)])
+            .expect("it is deleted");
+        let answer = ask(&whole(&client, "s3", "GET", &object, b""));
+        assert!(
+            answer.ends_with(&body),
+            "round {round}: {} bytes",
+            answer.len()
+        );
+    }
+    // A half that closes in the middle of a head asks for nothing, and is not waited for.
+    let cut = ask(b"GET / HTTP/1.1\r\nhost: a\r\n");
+    assert!(
+        cut.is_empty() || cut.starts_with(b"HTTP/1.1 4"),
+        "{}",
+        String::from_utf8_lossy(&cut)
+    );
+    assert_eq!(s3(&client, "DELETE", &object, b"").0, 204);
+    watched.wait_for_descriptors();
+    watched.check();
+}

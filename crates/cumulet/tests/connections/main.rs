@@ -9,4 +9,5 @@ mod cuts;
 mod memory;
 mod rubbish;
 mod slow;
+mod soap;
 mod support;

@@ -356,10 +356,15 @@ impl Client {
     }
 
     pub(crate) async fn post_soap(&self, action: &str, envelope: &str) -> Reply {
+        self.post_soap_as(&format!("\"{action}\""), envelope).await
+    }
+
+    /// With this value of the header, as it is.
+    pub(crate) async fn post_soap_as(&self, action: &str, envelope: &str) -> Reply {
         let request = http::Request::post("/")
             .header("host", HOST)
             .header("content-type", "text/xml; charset=utf-8")
-            .header("soapaction", format!("\"{action}\""))
+            .header("soapaction", action)
             .body(Bytes::copy_from_slice(envelope.as_bytes()));
         self.send(request.expect("a request")).await
     }
