@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cumulet_testkit::cloud::{ACCESS_KEY_ID, Cloud, SECRET_ACCESS_KEY};
+use cumulet_testkit::cloud::{ACCESS_KEY_ID, ACCOUNT, Cloud, SECRET_ACCESS_KEY};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cumulet");
 const CLIENTS: [&str; 8] = [
@@ -26,6 +26,8 @@ const CLIENTS: [&str; 8] = [
 ];
 const OTHER_ACCESS_KEY_ID: &str = "AKIAIOSFODNN7OTHERS";
 const OTHER_SECRET_ACCESS_KEY: &str = "other/Secret+Access/Key/Of/40/Characters";
+/// What the first account sells.
+const PRODUCT: &str = "774F4FF8";
 
 fn repository() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -99,6 +101,7 @@ fn run_clients(cloud: &Cloud, bundle: &Path) {
                     .env("CUMULET_TEST_OTHER_SECRET_KEY", OTHER_SECRET_ACCESS_KEY)
                     .env("CUMULET_TEST_CERTIFICATE", certificate)
                     .env("CUMULET_TEST_PRIVATE_KEY", private_key)
+                    .env("CUMULET_TEST_PRODUCT", PRODUCT)
                     .env("CUMULET_TEST_BUCKET", client.replace('_', "-"))
                     .env("CUMULET_TEST_BUNDLE", bundle)
                     .env("CUMULET_TEST_GUEST", "simulated")
@@ -123,5 +126,6 @@ fn clients_work_on_a_simulated_cloud() {
     file.set_len(24 * 1024 * 1024).expect("room");
     let bundle = bundle(&cloud, &image);
     add_other_account(&cloud);
+    cloud.run(&["product", "create", "--account", ACCOUNT, "--code", PRODUCT]);
     run_clients(&cloud, &bundle);
 }
