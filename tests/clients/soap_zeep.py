@@ -63,7 +63,7 @@ class Tour:
         return operation in self.operations
 
     def run(self):
-        for step in (self.keys, self.images, self.attributes, self.places, self.groups, self.instances, self.leave):
+        for step in (self.keys, self.images, self.attributes, self.tags, self.places, self.groups, self.instances, self.leave):
             step()
         missed = self.operations - set(self.client.checked.seen)
         same("what the WSDL of %s has and was not called" % self.version, sorted(missed), [])
@@ -130,6 +130,19 @@ class Tour:
             service.ModifyImageAttribute(imageId=self.image, description={"value": "changed"})
             answer = service.DescribeImageAttribute(imageId=self.image, description=chosen)
             same("the description", answer.description.value, "changed")
+
+    def tags(self):
+        if not self.has("CreateTags"):
+            return
+        service, resources = self.service, one("resourceId", self.image)
+        service.CreateTags(resourcesSet=resources, tagSet={"item": [{"key": "colour", "value": "blue"}]})
+        filters = {"item": [{"name": "resource-id", "valueSet": one("value", self.image)}]}
+        tag = only(service.DescribeTags(filterSet=filters).tagSet)
+        same("the tag", (tag.resourceType, tag.key, tag.value), ("image", "colour", "blue"))
+        shown = only(service.DescribeImages(imagesSet=one("imageId", self.image)).imagesSet)
+        same("the image's tag", only(shown.tagSet).value, "blue")
+        service.DeleteTags(resourcesSet=resources, tagSet={"item": [{"key": "colour"}]})
+        same("the tags that are left", items(service.DescribeTags(filterSet=filters).tagSet), [])
 
     def groups(self):
         if not self.has("CreateSecurityGroup"):
