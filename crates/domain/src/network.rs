@@ -1,5 +1,6 @@
 //! Private addresses: one bitmap record per /24, so that a commit rewrites 32 bytes.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
@@ -11,12 +12,29 @@ pub struct Ipv4Net {
     pub prefix: u8,
 }
 
+impl fmt::Display for Ipv4Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
 impl Ipv4Net {
     pub fn contains(self, address: Ipv4Addr) -> bool {
         let mask = u32::MAX
             .checked_shl(32 - u32::from(self.prefix.min(32)))
             .unwrap_or(0);
         u32::from(address) & mask == u32::from(self.address) & mask
+    }
+
+    /// How many addresses of the range can be given out, as [`AddressBlock::new`] sets them aside.
+    pub fn usable(self, gateway: Ipv4Addr) -> u64 {
+        if self.prefix > 24 {
+            return 0;
+        }
+        let blocks = 1u64 << (24 - u64::from(self.prefix));
+        let last = gateway.octets()[3];
+        let is_one_of_them = self.contains(gateway) && last != 0 && last != 255;
+        blocks * 254 - u64::from(is_one_of_them)
     }
 
     /// The /24 blocks inside, each by its first address.  A range smaller than a /24 has none.
@@ -128,6 +146,23 @@ mod tests {
         let first = block.allocate().unwrap();
         block.release(first);
         assert_ne!(block.allocate().unwrap(), first);
+    }
+
+    #[test]
+    fn what_is_usable_is_what_its_blocks_give_out() {
+        let gateway = Ipv4Addr::new(10, 9, 0, 1);
+        for prefix in [22, 24, 25] {
+            let net = Ipv4Net {
+                address: Ipv4Addr::new(10, 9, 0, 0),
+                prefix,
+            };
+            let mut given_out = 0;
+            for base in net.blocks() {
+                let mut block = AddressBlock::new(base, gateway);
+                given_out += std::iter::from_fn(|| block.allocate()).count();
+            }
+            assert_eq!(net.usable(gateway), given_out as u64, "/{prefix}");
+        }
     }
 
     #[test]

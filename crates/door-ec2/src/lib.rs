@@ -3,13 +3,16 @@
 //! A request goes: parameters from URL and form ([`router`]), signature
 //! (`cumulet-auth`), shape of the version (`cumulet-ec2-model`), one function of a
 //! resource's file ([`images`], [`image_attributes`], [`instances`], [`launch`], [`status`], [`keypairs`],
-//! [`regions`], [`tags`]), the engine, and back through [`Answer`](cumulet_ec2_model::Answer).
+//! [`regions`], [`networks`], [`network_interfaces`], [`volumes`], [`instance_types`],
+//! [`instance_attributes`], [`account_attributes`], [`tags`]), the engine, and back through
+//! [`Answer`](cumulet_ec2_model::Answer).
 //! A SOAP message ([`soap`]) becomes such parameters, and is answered in an envelope; what its
 //! clients are generated from is in [`documents`].
 //! No decision is taken here, and nothing is remembered but which messages were seen.
 //!
 //! STS `GetCallerIdentity` is here too ([`sts`]), since today's EC2 tools ask it first.
 
+mod account_attributes;
 mod call;
 mod documents;
 mod error;
@@ -17,10 +20,14 @@ mod filters;
 mod image_attributes;
 mod images;
 mod instance_ports;
+mod instance_attributes;
+mod instance_types;
 mod instances;
 mod keypairs;
 mod keys;
 mod launch;
+mod network_interfaces;
+mod networks;
 mod paging;
 mod products;
 mod regions;
@@ -30,6 +37,7 @@ mod soap;
 mod status;
 mod sts;
 mod tags;
+mod volumes;
 
 use std::sync::Arc;
 

@@ -99,6 +99,23 @@ impl Page {
         }
         (page, None)
     }
+
+    /// As [`Self::cut`], of what comes in the order of its ids and from after [`Self::after`] on.
+    /// Costs what the page looks at, not what there is.
+    pub(crate) fn take<T>(
+        &self,
+        operation: &str,
+        mut items: impl Iterator<Item = T>,
+        key: impl Fn(&T) -> String,
+    ) -> (Vec<T>, Option<String>) {
+        let Some(size) = self.size else {
+            return (items.collect(), None);
+        };
+        let page: Vec<T> = items.by_ref().take(size).collect();
+        let last = page.last().map(key);
+        let next = last.filter(|_| items.next().is_some());
+        (page, next.map(|last| token_of(operation, last)))
+    }
 }
 
 /// The token of the page that begins after this id.

@@ -27,6 +27,11 @@ const ZONE_FILTERS: Known = Known {
 
 const OPT_IN: &str = "opt-in-not-required";
 
+/// The id of the only zone of a region.
+pub(crate) fn zone_id(region: &str) -> String {
+    format!("{region}-az1")
+}
+
 /// Everything in `asked` must be the one that there is.
 fn check_names(asked: &[&str], only: &str, resource: Resource) -> Result<(), Refused> {
     let other = asked.iter().find(|name| **name != only);
@@ -66,7 +71,7 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
 pub(crate) fn describe_zones(call: &Call<'_>) -> Result<String, Refused> {
     let config = call.engine.config();
     let (region, zone) = (&config.region, &config.zone);
-    let zone_id = format!("{region}-az1");
+    let zone_id = zone_id(region);
     let asked = |name: &str| call.request.list(name);
     check_names(&asked("ZoneName"), zone, Resource::AvailabilityZone)?;
     check_names(&asked("ZoneId"), &zone_id, Resource::AvailabilityZone)?;

@@ -22,7 +22,7 @@ pub(crate) struct Surroundings {
     state: Arc<State>,
     troubles: Arc<BTreeMap<InstanceId, StateReason>>,
     pub(crate) zone: String,
-    region: String,
+    pub(crate) region: String,
     /// What an instance says that has nothing weightier to say, where none is real.
     simulated: Option<StateReason>,
 }

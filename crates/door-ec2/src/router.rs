@@ -12,8 +12,9 @@ use crate::call::Call;
 use crate::error::Refused;
 use crate::keys::EngineKeys;
 use crate::{
-    Handled, RequestContext, documents, image_attributes, images, instances, keypairs, launch,
-    products, regions, soap, status, sts, tags,
+    Handled, RequestContext, account_attributes, documents, image_attributes, images,
+    instance_attributes, instance_types, instances, keypairs, launch, network_interfaces, networks,
+    products, regions, soap, status, sts, tags, volumes,
 };
 
 /// Longest name of an action that the log repeats.
@@ -165,6 +166,15 @@ pub(crate) async fn dispatch(call: &Call<'_>) -> Result<String, Refused> {
         "CreateTags" => tags::create(call).await,
         "DeleteTags" => tags::delete(call).await,
         "DescribeTags" => tags::describe(call),
+        "DescribeVolumes" => volumes::describe(call),
+        "DescribeVpcs" => networks::describe(call),
+        "DescribeSubnets" => networks::describe_subnets(call),
+        "DescribeNetworkInterfaces" => network_interfaces::describe(call),
+        "DescribeAccountAttributes" => account_attributes::describe(call),
+        "DescribeInstanceTypes" => instance_types::describe(call),
+        "DescribeInstanceTypeOfferings" => instance_types::describe_offerings(call),
+        "DescribeInstanceAttribute" => instance_attributes::describe(call),
+        "DescribeInstanceCreditSpecifications" => instance_attributes::describe_credits(call),
         other => Err(Refused::new(
             400,
             "UnsupportedOperation",

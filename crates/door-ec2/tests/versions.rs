@@ -3,13 +3,15 @@
 //! [`NOTHING_TO_SAY`] names.
 
 mod common;
+#[path = "versions/described.rs"]
+mod described;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use common::{Client, Cloud};
 use cumulet_domain::instances::InstanceState;
-use cumulet_domain::{ImageId, InstanceId};
+use cumulet_domain::{ImageId, InstanceId, SubnetId, VpcId};
 use cumulet_ec2_model::{Version, soap, soap_types};
 
 /// Elements (with all below them) that a version has and for which this cloud has nothing to say.
@@ -178,8 +180,12 @@ fn excuse(operation: &str, version: Version, path: &str) -> Option<&'static str>
     if operation == "RunInstances" && is_later && path.starts_with("@/tagSet/item") {
         return Some("tags are written later");
     }
+    if let Some(excuse) = described::excuse(operation, version, &path) {
+        return excuse;
+    }
     NOTHING_TO_SAY
         .iter()
+        .chain(described::NOTHING_TO_SAY)
         .map(|(known, _)| *known)
         .find(|known| path == *known || path.starts_with(&format!("{known}/")))
 }
@@ -251,6 +257,19 @@ async fn world() -> World {
         ("ResourceId.2", running.as_str()),
         ("ResourceId.3", images[0].as_str()),
     ]);
+    let own = [
+        VpcId::of(client.account).to_string(),
+        SubnetId::of(client.account).to_string(),
+        running.replace("i-", "eni-"),
+        running.replace("i-", "vol-"),
+    ];
+    let places = [
+        "ResourceId.4",
+        "ResourceId.5",
+        "ResourceId.6",
+        "ResourceId.7",
+    ];
+    tags.extend(places.into_iter().zip(own.iter().map(String::as_str)));
     client.ask("CreateTags", "2010-08-31", &tags).await.ok();
     World {
         cloud,
@@ -261,10 +280,11 @@ async fn world() -> World {
 }
 
 async fn run(client: &Client, version: &str, image: &str) -> common::Reply {
-    client
-        .ask("RunInstances", version, &launch_of(image))
-        .await
-        .ok()
+    let mut request = launch_of(image).to_vec();
+    if version >= "2006-10-01" {
+        request.push(("UserData", "aGVsbG8="));
+    }
+    client.ask("RunInstances", version, &request).await.ok()
 }
 
 fn launch_of(image: &str) -> [(&'static str, &str); 4] {
@@ -442,7 +462,11 @@ impl World {
                     paths.extend(ask(vec![("MaxResults", text("5"))]).await.paths());
                 }
             }
-            _ => paths.extend(ask(vec![]).await.paths()),
+            _ => {
+                for request in described::requests(operation, version, &self.running) {
+                    paths.extend(ask(request).await.paths());
+                }
+            }
         }
         paths
     }
@@ -505,7 +529,7 @@ async fn answers_have_the_elements_that_their_version_had() {
     let newest = Version::all().next_back().expect("versions");
     let (compared, excuses) = compare(&world, newest).await;
     assert!(compared > 54 * 10, "{compared}");
-    for (known, _) in NOTHING_TO_SAY {
+    for (known, _) in NOTHING_TO_SAY.iter().chain(described::NOTHING_TO_SAY) {
         assert!(excuses.contains(known), "the excuse {known} is not needed");
     }
     world.cloud.stop().await;

@@ -11,10 +11,9 @@ use cumulet_host::api::GroundPlan;
 use cumulet_store::Plan;
 use zeroize::Zeroizing;
 
-use crate::Engine;
 use crate::records::Stored;
 use crate::state::State;
-use crate::tags;
+use crate::{Caller, Engine, tags};
 
 /// What a first start puts into a store without an identity, in one commit.
 pub struct Bootstrap {
@@ -185,6 +184,14 @@ impl Engine {
             })
         })
         .await
+    }
+
+    /// How many live instances the caller's account may have.
+    pub fn instance_limit(&self, caller: &Caller) -> u32 {
+        let state = self.snapshot();
+        let own = state.accounts.get(&caller.account);
+        own.and_then(|account| account.instance_limit)
+            .unwrap_or(self.config().instances_per_account)
     }
 
     /// `None` gives the cloud's default back.

@@ -17,6 +17,7 @@ pub mod kernels;
 pub mod keypairs;
 pub mod launch;
 pub mod maintenance;
+pub mod networks;
 pub mod products;
 pub mod reconcile;
 pub mod records;
@@ -24,6 +25,7 @@ pub mod state;
 pub mod status;
 pub mod tags;
 mod troubles;
+pub mod volumes;
 
 use std::sync::Arc;
 

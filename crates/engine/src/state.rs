@@ -51,6 +51,7 @@ pub struct State {
     pub client_tokens: OrdMap<(AccountId, Arc<str>), ReservationId>,
     /// Instances that hold something on a host.
     pub live_instances: OrdSet<InstanceId>,
+    pub live_by_owner: OrdSet<(AccountId, InstanceId)>,
     pub instance_by_address: OrdMap<Ipv4Addr, InstanceId>,
     pub(crate) tags_by_owner: OrdSet<(AccountId, TaggedId)>,
 }
@@ -199,10 +200,11 @@ impl State {
             .as_ref()
             .map(|b| read::<Instance>(change, b))
             .transpose()?;
-        if let Some(before) = before
-            && self.instance_by_address.get(&before.address) == Some(&id)
-        {
-            self.instance_by_address.remove(&before.address);
+        if let Some(before) = before {
+            self.live_by_owner.remove(&(before.owner, id));
+            if self.instance_by_address.get(&before.address) == Some(&id) {
+                self.instance_by_address.remove(&before.address);
+            }
         }
         self.live_instances.remove(&id);
         match after {
@@ -210,6 +212,7 @@ impl State {
                 if instance.liveness() == Liveness::Alive {
                     self.instance_by_address.insert(instance.address, id);
                     self.live_instances.insert(id);
+                    self.live_by_owner.insert((instance.owner, id));
                 }
                 self.instances.insert(id, Arc::new(instance));
             }

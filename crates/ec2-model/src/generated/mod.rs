@@ -26,6 +26,15 @@ mod reset_image_attribute;
 mod create_tags;
 mod delete_tags;
 mod describe_tags;
+mod describe_volumes;
+mod describe_vpcs;
+mod describe_subnets;
+mod describe_network_interfaces;
+mod describe_account_attributes;
+mod describe_instance_types;
+mod describe_instance_type_offerings;
+mod describe_instance_credit_specifications;
+mod describe_instance_attribute;
 
 /// Operations implemented here, by name.
 pub(crate) static OPERATIONS: &[&crate::model::Operation] = &[
@@ -35,14 +44,23 @@ pub(crate) static OPERATIONS: &[&crate::model::Operation] = &[
     &delete_key_pair::OPERATION,
     &delete_tags::OPERATION,
     &deregister_image::OPERATION,
+    &describe_account_attributes::OPERATION,
     &describe_availability_zones::OPERATION,
     &describe_image_attribute::OPERATION,
     &describe_images::OPERATION,
+    &describe_instance_attribute::OPERATION,
+    &describe_instance_credit_specifications::OPERATION,
     &describe_instance_status::OPERATION,
+    &describe_instance_type_offerings::OPERATION,
+    &describe_instance_types::OPERATION,
     &describe_instances::OPERATION,
     &describe_key_pairs::OPERATION,
+    &describe_network_interfaces::OPERATION,
     &describe_regions::OPERATION,
+    &describe_subnets::OPERATION,
     &describe_tags::OPERATION,
+    &describe_volumes::OPERATION,
+    &describe_vpcs::OPERATION,
     &get_console_output::OPERATION,
     &import_key_pair::OPERATION,
     &modify_image_attribute::OPERATION,
@@ -81,6 +99,15 @@ macro_rules! for_each_operation {
             create_tags "CreateTags";
             delete_tags "DeleteTags";
             describe_tags "DescribeTags";
+            describe_volumes "DescribeVolumes";
+            describe_vpcs "DescribeVpcs";
+            describe_subnets "DescribeSubnets";
+            describe_network_interfaces "DescribeNetworkInterfaces";
+            describe_account_attributes "DescribeAccountAttributes";
+            describe_instance_types "DescribeInstanceTypes";
+            describe_instance_type_offerings "DescribeInstanceTypeOfferings";
+            describe_instance_credit_specifications "DescribeInstanceCreditSpecifications";
+            describe_instance_attribute "DescribeInstanceAttribute";
         }
     };
 }

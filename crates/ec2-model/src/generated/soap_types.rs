@@ -13,14 +13,20 @@ pub(crate) static MESSAGES: &[Message] = &[
     Message { operation: "DeleteKeyPair", request: &DELETE_KEY_PAIR_TYPE, response: &DELETE_KEY_PAIR_RESPONSE_TYPE, early: None },
     Message { operation: "DeleteTags", request: &DELETE_TAGS_TYPE, response: &DELETE_TAGS_RESPONSE_TYPE, early: None },
     Message { operation: "DeregisterImage", request: &DEREGISTER_IMAGE_TYPE, response: &DEREGISTER_IMAGE_RESPONSE_TYPE, early: None },
+    Message { operation: "DescribeAccountAttributes", request: &DESCRIBE_ACCOUNT_ATTRIBUTES_TYPE, response: &DESCRIBE_ACCOUNT_ATTRIBUTES_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeAvailabilityZones", request: &DESCRIBE_AVAILABILITY_ZONES_TYPE, response: &DESCRIBE_AVAILABILITY_ZONES_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeImageAttribute", request: &DESCRIBE_IMAGE_ATTRIBUTE_TYPE, response: &DESCRIBE_IMAGE_ATTRIBUTE_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeImages", request: &DESCRIBE_IMAGES_TYPE, response: &DESCRIBE_IMAGES_RESPONSE_TYPE, early: None },
+    Message { operation: "DescribeInstanceAttribute", request: &DESCRIBE_INSTANCE_ATTRIBUTE_TYPE, response: &DESCRIBE_INSTANCE_ATTRIBUTE_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeInstanceStatus", request: &DESCRIBE_INSTANCE_STATUS_TYPE, response: &DESCRIBE_INSTANCE_STATUS_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeInstances", request: &DESCRIBE_INSTANCES_TYPE, response: &DESCRIBE_INSTANCES_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeKeyPairs", request: &DESCRIBE_KEY_PAIRS_TYPE, response: &DESCRIBE_KEY_PAIRS_RESPONSE_TYPE, early: None },
+    Message { operation: "DescribeNetworkInterfaces", request: &DESCRIBE_NETWORK_INTERFACES_TYPE, response: &DESCRIBE_NETWORK_INTERFACES_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeRegions", request: &DESCRIBE_REGIONS_TYPE, response: &DESCRIBE_REGIONS_RESPONSE_TYPE, early: None },
+    Message { operation: "DescribeSubnets", request: &DESCRIBE_SUBNETS_TYPE, response: &DESCRIBE_SUBNETS_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeTags", request: &DESCRIBE_TAGS_TYPE, response: &DESCRIBE_TAGS_RESPONSE_TYPE, early: None },
+    Message { operation: "DescribeVolumes", request: &DESCRIBE_VOLUMES_TYPE, response: &DESCRIBE_VOLUMES_RESPONSE_TYPE, early: None },
+    Message { operation: "DescribeVpcs", request: &DESCRIBE_VPCS_TYPE, response: &DESCRIBE_VPCS_RESPONSE_TYPE, early: None },
     Message { operation: "GetConsoleOutput", request: &GET_CONSOLE_OUTPUT_TYPE, response: &GET_CONSOLE_OUTPUT_RESPONSE_TYPE, early: None },
     Message { operation: "ImportKeyPair", request: &IMPORT_KEY_PAIR_TYPE, response: &IMPORT_KEY_PAIR_RESPONSE_TYPE, early: None },
     Message { operation: "ModifyImageAttribute", request: &MODIFY_IMAGE_ATTRIBUTE_TYPE, response: &MODIFY_IMAGE_ATTRIBUTE_RESPONSE_TYPE, early: None },
@@ -111,12 +117,12 @@ static DEREGISTER_IMAGE_RESPONSE_TYPE: Type = Type { name: "DeregisterImageRespo
     Member { name: "return", kind: Kind::Plain("boolean"), occurs: Occurs::Once, first: None, last: None },
 ] };
 
-static DESCRIBE_AVAILABILITY_ZONES_SET_ITEM_TYPE: Type = Type { name: "DescribeAvailabilityZonesSetItemType", is_mixed: false, attributes: &[], members: &[
-    Member { name: "zoneName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+static ACCOUNT_ATTRIBUTE_NAME_SET_ITEM_TYPE: Type = Type { name: "AccountAttributeNameSetItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "attributeName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
 ] };
 
-static DESCRIBE_AVAILABILITY_ZONES_SET_TYPE: Type = Type { name: "DescribeAvailabilityZonesSetType", is_mixed: false, attributes: &[], members: &[
-    Member { name: "item", kind: Kind::Typed(&DESCRIBE_AVAILABILITY_ZONES_SET_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+static ACCOUNT_ATTRIBUTE_NAME_SET_TYPE: Type = Type { name: "AccountAttributeNameSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&ACCOUNT_ATTRIBUTE_NAME_SET_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
 ] };
 
 static VALUE_TYPE: Type = Type { name: "ValueType", is_mixed: false, attributes: &[], members: &[
@@ -134,6 +140,40 @@ static FILTER_TYPE: Type = Type { name: "FilterType", is_mixed: false, attribute
 
 static FILTER_SET_TYPE: Type = Type { name: "FilterSetType", is_mixed: false, attributes: &[], members: &[
     Member { name: "item", kind: Kind::Typed(&FILTER_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static DESCRIBE_ACCOUNT_ATTRIBUTES_TYPE: Type = Type { name: "DescribeAccountAttributesType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "accountAttributeNameSet", kind: Kind::Typed(&ACCOUNT_ATTRIBUTE_NAME_SET_TYPE), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "filterSet", kind: Kind::Typed(&FILTER_SET_TYPE), occurs: Occurs::AtMostOnce, first: None, last: None },
+] };
+
+static ACCOUNT_ATTRIBUTE_VALUE_SET_ITEM_TYPE: Type = Type { name: "AccountAttributeValueSetItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "attributeValue", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static ACCOUNT_ATTRIBUTE_VALUE_SET_TYPE: Type = Type { name: "AccountAttributeValueSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&ACCOUNT_ATTRIBUTE_VALUE_SET_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static ACCOUNT_ATTRIBUTE_SET_ITEM_TYPE: Type = Type { name: "AccountAttributeSetItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "attributeName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "attributeValueSet", kind: Kind::Typed(&ACCOUNT_ATTRIBUTE_VALUE_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static ACCOUNT_ATTRIBUTE_SET_TYPE: Type = Type { name: "AccountAttributeSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&ACCOUNT_ATTRIBUTE_SET_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static DESCRIBE_ACCOUNT_ATTRIBUTES_RESPONSE_TYPE: Type = Type { name: "DescribeAccountAttributesResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "accountAttributeSet", kind: Kind::Typed(&ACCOUNT_ATTRIBUTE_SET_TYPE), occurs: Occurs::AtMostOnce, first: None, last: None },
+] };
+
+static DESCRIBE_AVAILABILITY_ZONES_SET_ITEM_TYPE: Type = Type { name: "DescribeAvailabilityZonesSetItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "zoneName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static DESCRIBE_AVAILABILITY_ZONES_SET_TYPE: Type = Type { name: "DescribeAvailabilityZonesSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&DESCRIBE_AVAILABILITY_ZONES_SET_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
 ] };
 
 static DESCRIBE_AVAILABILITY_ZONES_TYPE: Type = Type { name: "DescribeAvailabilityZonesType", is_mixed: false, attributes: &[], members: &[
@@ -309,6 +349,68 @@ static DESCRIBE_IMAGES_RESPONSE_TYPE: Type = Type { name: "DescribeImagesRespons
     Member { name: "imagesSet", kind: Kind::Typed(&DESCRIBE_IMAGES_RESPONSE_INFO_TYPE), occurs: Occurs::Once, first: None, last: None },
 ] };
 
+static DESCRIBE_INSTANCE_ATTRIBUTE_TYPE: Type = Type { name: "DescribeInstanceAttributeType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "instanceId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "instanceType", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "kernel", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "ramdisk", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "userData", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "disableApiTermination", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "instanceInitiatedShutdownBehavior", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "rootDeviceName", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "blockDeviceMapping", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "sourceDestCheck", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: Some(V2011_01_01), last: None },
+    Member { name: "groupSet", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: Some(V2011_01_01), last: None },
+    Member { name: "productCodes", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: Some(V2012_04_01), last: None },
+    Member { name: "ebsOptimized", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: Some(V2012_07_20), last: None },
+] };
+
+static NULLABLE_ATTRIBUTE_BOOLEAN_VALUE_TYPE: Type = Type { name: "NullableAttributeBooleanValueType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "value", kind: Kind::Plain("boolean"), occurs: Occurs::AtMostOnce, first: None, last: None },
+] };
+
+static EBS_INSTANCE_BLOCK_DEVICE_MAPPING_RESPONSE_TYPE: Type = Type { name: "EbsInstanceBlockDeviceMappingResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "volumeId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "status", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "attachTime", kind: Kind::Plain("dateTime"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "deleteOnTermination", kind: Kind::Plain("boolean"), occurs: Occurs::AtMostOnce, first: None, last: None },
+] };
+
+static INSTANCE_BLOCK_DEVICE_MAPPING_RESPONSE_ITEM_TYPE: Type = Type { name: "InstanceBlockDeviceMappingResponseItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "deviceName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "ebs", kind: Kind::Typed(&EBS_INSTANCE_BLOCK_DEVICE_MAPPING_RESPONSE_TYPE), occurs: Occurs::Choice, first: None, last: None },
+] };
+
+static INSTANCE_BLOCK_DEVICE_MAPPING_RESPONSE_TYPE: Type = Type { name: "InstanceBlockDeviceMappingResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&INSTANCE_BLOCK_DEVICE_MAPPING_RESPONSE_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static GROUP_ITEM_TYPE: Type = Type { name: "GroupItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "groupId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: Some(V2006_06_26), last: Some(V2010_11_15) },
+    Member { name: "groupId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2011_01_01), last: None },
+    Member { name: "groupName", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2011_01_01), last: None },
+] };
+
+static GROUP_SET_TYPE: Type = Type { name: "GroupSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&GROUP_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static DESCRIBE_INSTANCE_ATTRIBUTE_RESPONSE_TYPE: Type = Type { name: "DescribeInstanceAttributeResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "instanceId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "instanceType", kind: Kind::Typed(&NULLABLE_ATTRIBUTE_VALUE_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "kernel", kind: Kind::Typed(&NULLABLE_ATTRIBUTE_VALUE_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "ramdisk", kind: Kind::Typed(&NULLABLE_ATTRIBUTE_VALUE_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "userData", kind: Kind::Typed(&NULLABLE_ATTRIBUTE_VALUE_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "disableApiTermination", kind: Kind::Typed(&NULLABLE_ATTRIBUTE_BOOLEAN_VALUE_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "instanceInitiatedShutdownBehavior", kind: Kind::Typed(&NULLABLE_ATTRIBUTE_VALUE_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "rootDeviceName", kind: Kind::Typed(&NULLABLE_ATTRIBUTE_VALUE_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "blockDeviceMapping", kind: Kind::Typed(&INSTANCE_BLOCK_DEVICE_MAPPING_RESPONSE_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "sourceDestCheck", kind: Kind::Typed(&NULLABLE_ATTRIBUTE_BOOLEAN_VALUE_TYPE), occurs: Occurs::Choice, first: Some(V2011_01_01), last: None },
+    Member { name: "groupSet", kind: Kind::Typed(&GROUP_SET_TYPE), occurs: Occurs::Choice, first: Some(V2011_01_01), last: None },
+    Member { name: "productCodes", kind: Kind::Typed(&PRODUCT_CODES_SET_TYPE), occurs: Occurs::Choice, first: Some(V2012_04_01), last: None },
+    Member { name: "ebsOptimized", kind: Kind::Typed(&NULLABLE_ATTRIBUTE_BOOLEAN_VALUE_TYPE), occurs: Occurs::Choice, first: Some(V2012_07_20), last: None },
+] };
+
 static INSTANCE_ID_TYPE: Type = Type { name: "InstanceIdType", is_mixed: false, attributes: &[], members: &[
     Member { name: "instanceId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
 ] };
@@ -387,16 +489,6 @@ static DESCRIBE_INSTANCES_TYPE: Type = Type { name: "DescribeInstancesType", is_
     Member { name: "filterSet", kind: Kind::Typed(&FILTER_SET_TYPE), occurs: Occurs::AtMostOnce, first: Some(V2010_08_31), last: None },
 ] };
 
-static GROUP_ITEM_TYPE: Type = Type { name: "GroupItemType", is_mixed: false, attributes: &[], members: &[
-    Member { name: "groupId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: Some(V2006_06_26), last: Some(V2010_11_15) },
-    Member { name: "groupId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2011_01_01), last: None },
-    Member { name: "groupName", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2011_01_01), last: None },
-] };
-
-static GROUP_SET_TYPE: Type = Type { name: "GroupSetType", is_mixed: false, attributes: &[], members: &[
-    Member { name: "item", kind: Kind::Typed(&GROUP_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
-] };
-
 static PLACEMENT_RESPONSE_TYPE: Type = Type { name: "PlacementResponseType", is_mixed: false, attributes: &[], members: &[
     Member { name: "availabilityZone", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
     Member { name: "groupName", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2010_06_15), last: None },
@@ -405,22 +497,6 @@ static PLACEMENT_RESPONSE_TYPE: Type = Type { name: "PlacementResponseType", is_
 
 static INSTANCE_MONITORING_STATE_TYPE: Type = Type { name: "InstanceMonitoringStateType", is_mixed: false, attributes: &[], members: &[
     Member { name: "state", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
-] };
-
-static EBS_INSTANCE_BLOCK_DEVICE_MAPPING_RESPONSE_TYPE: Type = Type { name: "EbsInstanceBlockDeviceMappingResponseType", is_mixed: false, attributes: &[], members: &[
-    Member { name: "volumeId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
-    Member { name: "status", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
-    Member { name: "attachTime", kind: Kind::Plain("dateTime"), occurs: Occurs::Once, first: None, last: None },
-    Member { name: "deleteOnTermination", kind: Kind::Plain("boolean"), occurs: Occurs::AtMostOnce, first: None, last: None },
-] };
-
-static INSTANCE_BLOCK_DEVICE_MAPPING_RESPONSE_ITEM_TYPE: Type = Type { name: "InstanceBlockDeviceMappingResponseItemType", is_mixed: false, attributes: &[], members: &[
-    Member { name: "deviceName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
-    Member { name: "ebs", kind: Kind::Typed(&EBS_INSTANCE_BLOCK_DEVICE_MAPPING_RESPONSE_TYPE), occurs: Occurs::Choice, first: None, last: None },
-] };
-
-static INSTANCE_BLOCK_DEVICE_MAPPING_RESPONSE_TYPE: Type = Type { name: "InstanceBlockDeviceMappingResponseType", is_mixed: false, attributes: &[], members: &[
-    Member { name: "item", kind: Kind::Typed(&INSTANCE_BLOCK_DEVICE_MAPPING_RESPONSE_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
 ] };
 
 static INSTANCE_LICENSE_RESPONSE_TYPE: Type = Type { name: "InstanceLicenseResponseType", is_mixed: false, attributes: &[], members: &[
@@ -567,6 +643,77 @@ static DESCRIBE_KEY_PAIRS_RESPONSE_TYPE: Type = Type { name: "DescribeKeyPairsRe
     Member { name: "keySet", kind: Kind::Typed(&DESCRIBE_KEY_PAIRS_RESPONSE_INFO_TYPE), occurs: Occurs::Once, first: None, last: None },
 ] };
 
+static NETWORK_INTERFACE_ID_SET_ITEM_TYPE: Type = Type { name: "NetworkInterfaceIdSetItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "networkInterfaceId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static NETWORK_INTERFACE_ID_SET_TYPE: Type = Type { name: "NetworkInterfaceIdSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&NETWORK_INTERFACE_ID_SET_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static DESCRIBE_NETWORK_INTERFACES_TYPE: Type = Type { name: "DescribeNetworkInterfacesType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "networkInterfaceIdSet", kind: Kind::Typed(&NETWORK_INTERFACE_ID_SET_TYPE), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "filterSet", kind: Kind::Typed(&FILTER_SET_TYPE), occurs: Occurs::AtMostOnce, first: None, last: None },
+] };
+
+static NETWORK_INTERFACE_ATTACHMENT_TYPE: Type = Type { name: "NetworkInterfaceAttachmentType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "attachmentId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "instanceId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "instanceOwnerId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "deviceIndex", kind: Kind::Plain("int"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "status", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "attachTime", kind: Kind::Plain("dateTime"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "deleteOnTermination", kind: Kind::Plain("boolean"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static NETWORK_INTERFACE_ASSOCIATION_TYPE: Type = Type { name: "NetworkInterfaceAssociationType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "publicIp", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "publicDnsName", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2012_12_01), last: None },
+    Member { name: "ipOwnerId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "allocationId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "associationId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+] };
+
+static NETWORK_INTERFACE_PRIVATE_IP_ADDRESSES_SET_ITEM_TYPE: Type = Type { name: "NetworkInterfacePrivateIpAddressesSetItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "privateIpAddress", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "privateDnsName", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2012_12_01), last: None },
+    Member { name: "primary", kind: Kind::Plain("boolean"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "association", kind: Kind::Typed(&NETWORK_INTERFACE_ASSOCIATION_TYPE), occurs: Occurs::AtMostOnce, first: None, last: None },
+] };
+
+static NETWORK_INTERFACE_PRIVATE_IP_ADDRESSES_SET_TYPE: Type = Type { name: "NetworkInterfacePrivateIpAddressesSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&NETWORK_INTERFACE_PRIVATE_IP_ADDRESSES_SET_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static NETWORK_INTERFACE_TYPE: Type = Type { name: "NetworkInterfaceType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "networkInterfaceId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "subnetId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "vpcId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "availabilityZone", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "description", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "ownerId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "requesterId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "requesterManaged", kind: Kind::Plain("boolean"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "status", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "macAddress", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "privateIpAddress", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "privateDnsName", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "sourceDestCheck", kind: Kind::Plain("boolean"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "groupSet", kind: Kind::Typed(&GROUP_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "attachment", kind: Kind::Typed(&NETWORK_INTERFACE_ATTACHMENT_TYPE), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "association", kind: Kind::Typed(&NETWORK_INTERFACE_ASSOCIATION_TYPE), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "tagSet", kind: Kind::Typed(&RESOURCE_TAG_SET_TYPE), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "privateIpAddressesSet", kind: Kind::Typed(&NETWORK_INTERFACE_PRIVATE_IP_ADDRESSES_SET_TYPE), occurs: Occurs::AtMostOnce, first: Some(V2012_06_15), last: None },
+] };
+
+static NETWORK_INTERFACE_SET_TYPE: Type = Type { name: "NetworkInterfaceSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&NETWORK_INTERFACE_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static DESCRIBE_NETWORK_INTERFACES_RESPONSE_TYPE: Type = Type { name: "DescribeNetworkInterfacesResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "networkInterfaceSet", kind: Kind::Typed(&NETWORK_INTERFACE_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
+] };
+
 static DESCRIBE_REGIONS_SET_ITEM_TYPE: Type = Type { name: "DescribeRegionsSetItemType", is_mixed: false, attributes: &[], members: &[
     Member { name: "regionName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
 ] };
@@ -593,6 +740,39 @@ static DESCRIBE_REGIONS_RESPONSE_TYPE: Type = Type { name: "DescribeRegionsRespo
     Member { name: "regionInfo", kind: Kind::Typed(&REGION_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
 ] };
 
+static SUBNET_ID_SET_ITEM_TYPE: Type = Type { name: "SubnetIdSetItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "subnetId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static SUBNET_ID_SET_TYPE: Type = Type { name: "SubnetIdSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&SUBNET_ID_SET_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static DESCRIBE_SUBNETS_TYPE: Type = Type { name: "DescribeSubnetsType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "subnetSet", kind: Kind::Typed(&SUBNET_ID_SET_TYPE), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "filterSet", kind: Kind::Typed(&FILTER_SET_TYPE), occurs: Occurs::AtMostOnce, first: None, last: None },
+] };
+
+static SUBNET_TYPE: Type = Type { name: "SubnetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "subnetId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "state", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "vpcId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "cidrBlock", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "availableIpAddressCount", kind: Kind::Plain("int"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "availabilityZone", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "defaultForAz", kind: Kind::Plain("boolean"), occurs: Occurs::AtMostOnce, first: Some(V2013_02_01), last: None },
+    Member { name: "mapPublicIpOnLaunch", kind: Kind::Plain("boolean"), occurs: Occurs::AtMostOnce, first: Some(V2013_02_01), last: None },
+    Member { name: "tagSet", kind: Kind::Typed(&RESOURCE_TAG_SET_TYPE), occurs: Occurs::AtMostOnce, first: Some(V2010_08_31), last: None },
+] };
+
+static SUBNET_SET_TYPE: Type = Type { name: "SubnetSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&SUBNET_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static DESCRIBE_SUBNETS_RESPONSE_TYPE: Type = Type { name: "DescribeSubnetsResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "subnetSet", kind: Kind::Typed(&SUBNET_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
+] };
+
 static DESCRIBE_TAGS_TYPE: Type = Type { name: "DescribeTagsType", is_mixed: false, attributes: &[], members: &[
     Member { name: "filterSet", kind: Kind::Typed(&FILTER_SET_TYPE), occurs: Occurs::AtMostOnce, first: None, last: None },
 ] };
@@ -610,6 +790,84 @@ static TAG_SET_TYPE: Type = Type { name: "TagSetType", is_mixed: false, attribut
 
 static DESCRIBE_TAGS_RESPONSE_TYPE: Type = Type { name: "DescribeTagsResponseType", is_mixed: false, attributes: &[], members: &[
     Member { name: "tagSet", kind: Kind::Typed(&TAG_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static DESCRIBE_VOLUMES_SET_ITEM_TYPE: Type = Type { name: "DescribeVolumesSetItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "volumeId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static DESCRIBE_VOLUMES_SET_TYPE: Type = Type { name: "DescribeVolumesSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&DESCRIBE_VOLUMES_SET_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static DESCRIBE_VOLUMES_TYPE: Type = Type { name: "DescribeVolumesType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "volumeSet", kind: Kind::Typed(&DESCRIBE_VOLUMES_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "filterSet", kind: Kind::Typed(&FILTER_SET_TYPE), occurs: Occurs::AtMostOnce, first: Some(V2010_08_31), last: None },
+] };
+
+static ATTACHMENT_SET_ITEM_RESPONSE_TYPE: Type = Type { name: "AttachmentSetItemResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "volumeId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "instanceId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "device", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "status", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "attachTime", kind: Kind::Plain("dateTime"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "deleteOnTermination", kind: Kind::Plain("boolean"), occurs: Occurs::Once, first: Some(V2009_10_31), last: None },
+] };
+
+static ATTACHMENT_SET_RESPONSE_TYPE: Type = Type { name: "AttachmentSetResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&ATTACHMENT_SET_ITEM_RESPONSE_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static DESCRIBE_VOLUMES_SET_ITEM_RESPONSE_TYPE: Type = Type { name: "DescribeVolumesSetItemResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "volumeId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "size", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "snapshotId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "availabilityZone", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "status", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "createTime", kind: Kind::Plain("dateTime"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "attachmentSet", kind: Kind::Typed(&ATTACHMENT_SET_RESPONSE_TYPE), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "tagSet", kind: Kind::Typed(&RESOURCE_TAG_SET_TYPE), occurs: Occurs::AtMostOnce, first: Some(V2010_08_31), last: None },
+    Member { name: "volumeType", kind: Kind::Plain("string"), occurs: Occurs::Once, first: Some(V2012_07_20), last: None },
+    Member { name: "iops", kind: Kind::Plain("int"), occurs: Occurs::AtMostOnce, first: Some(V2012_07_20), last: None },
+] };
+
+static DESCRIBE_VOLUMES_SET_RESPONSE_TYPE: Type = Type { name: "DescribeVolumesSetResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&DESCRIBE_VOLUMES_SET_ITEM_RESPONSE_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static DESCRIBE_VOLUMES_RESPONSE_TYPE: Type = Type { name: "DescribeVolumesResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "volumeSet", kind: Kind::Typed(&DESCRIBE_VOLUMES_SET_RESPONSE_TYPE), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static VPC_ID_SET_ITEM_TYPE: Type = Type { name: "VpcIdSetItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "vpcId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static VPC_ID_SET_TYPE: Type = Type { name: "VpcIdSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&VPC_ID_SET_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static DESCRIBE_VPCS_TYPE: Type = Type { name: "DescribeVpcsType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "vpcSet", kind: Kind::Typed(&VPC_ID_SET_TYPE), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "filterSet", kind: Kind::Typed(&FILTER_SET_TYPE), occurs: Occurs::AtMostOnce, first: None, last: None },
+] };
+
+static VPC_TYPE: Type = Type { name: "VpcType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "vpcId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "state", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "cidrBlock", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "dhcpOptionsId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "tagSet", kind: Kind::Typed(&RESOURCE_TAG_SET_TYPE), occurs: Occurs::AtMostOnce, first: Some(V2010_08_31), last: None },
+    Member { name: "instanceTenancy", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2011_02_28), last: None },
+    Member { name: "isDefault", kind: Kind::Plain("boolean"), occurs: Occurs::AtMostOnce, first: Some(V2013_02_01), last: None },
+] };
+
+static VPC_SET_TYPE: Type = Type { name: "VpcSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&VPC_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static DESCRIBE_VPCS_RESPONSE_TYPE: Type = Type { name: "DescribeVpcsResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "vpcSet", kind: Kind::Typed(&VPC_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
 ] };
 
 static GET_CONSOLE_OUTPUT_TYPE: Type = Type { name: "GetConsoleOutputType", is_mixed: false, attributes: &[], members: &[
