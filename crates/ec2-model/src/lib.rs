@@ -12,8 +12,8 @@ mod answer;
 #[rustfmt::skip]
 mod generated;
 pub mod model;
-pub mod readings;
 mod order;
+pub mod readings;
 pub mod request;
 pub mod soap;
 pub mod soap_types;
