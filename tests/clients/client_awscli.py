@@ -124,10 +124,22 @@ def share_the_image(*carried):
     return image
 
 
+def write_on(instance, nonce):
+    filters = ["--filters", "Name=tag:run,Values=" + nonce[:-1] + "?"]
+    shown = aws("ec2", "describe-instances", *filters)["Reservations"]
+    same("what the tag finds", [it["InstanceId"] for one in shown for it in one["Instances"]], [instance])
+    aws("ec2", "create-tags", "--resources", instance, "--tags", "Key=Name,Value=new", "Key=empty,Value=")
+    aws("ec2", "delete-tags", "--resources", instance, "--tags", "Key=run")
+    lines = aws("ec2", "describe-tags", "--filters", "Name=resource-id,Values=" + instance)["Tags"]
+    same("its tags", [(it["Key"], it["Value"]) for it in lines], [("Name", "new"), ("empty", "")])
+
+
 def run_until_proof(*carried):
     image, nonce = carried[-1], common.fresh_nonce()
     size = ["--instance-type", common.INSTANCE_TYPE] if common.INSTANCE_TYPE else []
-    run = aws("ec2", "run-instances", "--image-id", image, "--user-data", nonce, *size)
+    tags = "ResourceType=instance,Tags=[{Key=Name,Value=awscli},{Key=run,Value=%s}]" % nonce
+    asked = ["--image-id", image, "--user-data", nonce, "--tag-specifications", tags]
+    run = aws("ec2", "run-instances", *asked, *size)
     instance = run["Instances"][0]["InstanceId"]
     same("the first state", run["Instances"][0]["State"]["Name"], "pending")
 
@@ -147,6 +159,7 @@ def run_until_proof(*carried):
         instance,
         state,
     )
+    write_on(instance, nonce)
     return instance
 
 

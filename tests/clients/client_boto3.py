@@ -138,10 +138,62 @@ def share_the_image(*carried):
     return image
 
 
+def tags_of(nonce):
+    return [{"Key": "Name", "Value": "boto3"}, {"Key": "run", "Value": nonce}]
+
+
+def in_order(tags):
+    return sorted(tags, key=lambda tag: tag["Key"])
+
+
+def write_on(instance, nonce):
+    """As a tool does that keeps what it finds equal to what it was told."""
+    of_run = [{"Name": "tag:run", "Values": [nonce]}]
+
+    def found():
+        pages = ec2.get_paginator("describe_instances").paginate(Filters=of_run)
+        return [it for page in pages for one in page["Reservations"] for it in one["Instances"]]
+
+    same("what the tag finds", [it["InstanceId"] for it in found()], [instance])
+    now = found()[0]
+    same("its tags", in_order(now["Tags"]), in_order(tags_of(nonce)))
+    (port,) = now["NetworkInterfaces"]
+    same("the network", (port["VpcId"], port["SubnetId"]), (now["VpcId"], now["SubnetId"]))
+    same("the address", port["PrivateIpAddress"], now["PrivateIpAddress"])
+    same("the port's status", port["Attachment"]["Status"], "attached")
+    for word in ("EbsOptimized", "SourceDestCheck"):
+        same(word, now[word], word == "SourceDestCheck")
+    pages = ec2.get_paginator("describe_tags").paginate(Filters=of_run, PaginationConfig={"PageSize": 5})
+    lines = [(it["ResourceType"], it["Key"]) for page in pages for it in page["Tags"]]
+    same("the tags with the value", sorted(lines), [("instance", "run"), ("volume", "run")])
+    ec2.create_tags(Resources=[instance, port["NetworkInterfaceId"]], Tags=[{"Key": "Name", "Value": "new"}])
+    ec2.delete_tags(Resources=[instance], Tags=[{"Key": "run", "Value": "other"}])
+    same("what the tag finds", [it["InstanceId"] for it in found()], [instance])
+    ec2.delete_tags(Resources=[instance], Tags=[{"Key": "run"}])
+    same("what the tag finds", found(), [])
+    shown = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
+    same("its tags", shown["Tags"], [{"Key": "Name", "Value": "new"}])
+    refused(
+        "a tag on what is not there",
+        "InvalidInstanceID.NotFound",
+        lambda: ec2.create_tags(Resources=["i-0123456789abcdef0"], Tags=[{"Key": "a", "Value": ""}]),
+        code_of,
+    )
+    refused(
+        "a key that is reserved",
+        "InvalidParameterValue",
+        lambda: ec2.create_tags(Resources=[instance], Tags=[{"Key": "aws:x", "Value": ""}]),
+        code_of,
+    )
+
+
 def run_until_proof(*carried):
     image, nonce = carried[-1], common.fresh_nonce()
     size = {"InstanceType": common.INSTANCE_TYPE} if common.INSTANCE_TYPE else {}
-    run = ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1, UserData=nonce, **size)
+    tags = [{"ResourceType": kind, "Tags": tags_of(nonce)} for kind in ("instance", "volume")]
+    run = ec2.run_instances(
+        ImageId=image, MinCount=1, MaxCount=1, UserData=nonce, TagSpecifications=tags, **size
+    )
     same("how many were launched", len(run["Instances"]), 1)
     launched = run["Instances"][0]
     instance = launched["InstanceId"]
@@ -167,6 +219,7 @@ def run_until_proof(*carried):
     )
     status = ec2.describe_instance_status(InstanceIds=[instance])["InstanceStatuses"]
     same("the system's status", status[0]["SystemStatus"]["Status"], "ok")
+    write_on(instance, nonce)
     return instance
 
 
