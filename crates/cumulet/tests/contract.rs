@@ -236,6 +236,63 @@ fn products_are_sold_with_and_without_a_server() {
 }
 
 #[test]
+fn an_hour_of_a_product_is_printed_once_also_after_a_kill() {
+    let mut cloud = Cloud::start(PROGRAM, SIMULATED);
+    let file = cloud.scratch().join("image");
+    std::fs::write(&file, vec![7; 100_000]).unwrap();
+    cloud.run(&["image", "import", file.to_str().unwrap(), "--name", "paid"]);
+    cloud.run(&["product", "create", "--code", "774F4FF8"]);
+    let client = cloud.ec2();
+    let images = client.call("DescribeImages", &[]).unwrap();
+    let image = images.text("imagesSet/item/imageId");
+    let code = [
+        ("ImageId", image.as_str()),
+        ("Attribute", "productCodes"),
+        ("ProductCode.1", "774F4FF8"),
+    ];
+    client.call("ModifyImageAttribute", &code).unwrap();
+    let run = [
+        ("ImageId", image.as_str()),
+        ("MinCount", "1"),
+        ("MaxCount", "1"),
+    ];
+    let run = client.call("RunInstances", &run).unwrap();
+    let id = run.text("instancesSet/item/instanceId");
+    let hours = |cloud: &Cloud| {
+        let printed = cloud.run(&["product", "usage", "--json"]);
+        let rows: Vec<serde_json::Value> = serde_json::from_str(&printed).unwrap();
+        let hour = |row: &serde_json::Value| {
+            assert_eq!(
+                (&row["account"], &row["seller"]),
+                (&ACCOUNT.into(), &ACCOUNT.into())
+            );
+            (
+                row["instance"].as_str().unwrap().to_owned(),
+                row["hour"].clone(),
+            )
+        };
+        rows.iter().map(hour).collect::<Vec<_>>()
+    };
+    let expected = vec![(id.clone(), serde_json::json!(0))];
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while hours(&cloud) != expected {
+        assert!(std::time::Instant::now() < until, "{:?}", hours(&cloud));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    cloud.kill();
+    assert_eq!(hours(&cloud), expected, "without a server");
+    cloud.restart();
+    let asked = [("InstanceId", id.as_str()), ("ProductCode", "774F4FF8")];
+    let confirmed = cloud.ec2().call("ConfirmProductInstance", &asked).unwrap();
+    assert_eq!(confirmed.text("ownerId"), ACCOUNT);
+    let ended = [("InstanceId.1", id.as_str())];
+    cloud.ec2().call("TerminateInstances", &ended).unwrap();
+    assert_eq!(hours(&cloud), expected);
+    let sum = cloud.run(&["product", "usage", "--sum", "--account", ACCOUNT]);
+    assert!(sum.lines().nth(1).unwrap().contains("  1  "), "{sum}");
+}
+
+#[test]
 fn settings_show_their_sources() {
     let cloud = Cloud::prepare(PROGRAM, SIMULATED);
     let file = cloud.scratch().join("settings.toml");
