@@ -25,6 +25,14 @@ VERSIONS = (
     "2012-06-01 2012-06-15 2012-07-20 2012-08-15 2012-10-01 2012-11-15 2012-12-01 2013-02-01 2013-06-15 2013-07-15 "
     "2013-08-15"
 ).split()
+# What else shows things of the caller's, and how all of them are asked for.
+LISTS = {
+    "DescribeAccountAttributes": {},
+    "DescribeNetworkInterfaces": {},
+    "DescribeSubnets": {},
+    "DescribeVolumes": {"volumeSet": {}},
+    "DescribeVpcs": {},
+}
 PRODUCT = common.setting("PRODUCT")
 s3 = boto3.client(
     "s3",
@@ -218,6 +226,13 @@ class Tour:
         if self.has("ConfirmProductInstance"):
             confirmed = service.ConfirmProductInstance(productCode=PRODUCT, instanceId=ids[0])
             holds("the instance has the code", getattr(confirmed, "return"))
+        if self.has("DescribeInstanceAttribute"):
+            chosen = zeep_work.chosen(self.client, self.version)
+            kind = service.DescribeInstanceAttribute(instanceId=ids[0], instanceType=chosen)
+            same("the type", kind.instanceType.value, "m1.small")
+        for operation in LISTS:
+            if self.has(operation):
+                getattr(service, operation)(**LISTS[operation])
         if self.has("RebootInstances"):
             service.RebootInstances(instancesSet=one("instanceId", ids[0]))
         ended = items(part(service.TerminateInstances(instancesSet=wanted), "instancesSet"))
