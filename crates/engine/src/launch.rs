@@ -21,7 +21,6 @@ use cumulet_domain::instances::{
     MetadataOptions, Observed, Reservation, USER_DATA_LEN_MAX, Want, uid_of,
 };
 use cumulet_domain::launches::{self, Wanted};
-use cumulet_domain::network::{AddressBlock, Ipv4Net};
 use cumulet_domain::tags::{LaunchTags, TagMap, TaggedKind};
 use cumulet_domain::{
     AccountId, Error, ImageId, InstanceId, KernelId, ReservationId, Resource, SubnetId, Timestamp,
@@ -29,6 +28,7 @@ use cumulet_domain::{
 use cumulet_host::api::GroundPlan;
 use cumulet_store::{Change, Plan};
 
+use crate::addresses::AddressPool;
 use crate::instances::ReservationView;
 use crate::records::{AccountUsage, HostUsage, Stored, put_user_data};
 use crate::state::State;
@@ -529,77 +529,6 @@ fn admit(state: &State, given: &Given) -> Result<Room, Error> {
         count: most.min(by_limit).min(by_memory),
         account_instances: used,
     })
-}
-
-/// Addresses taken by this plan, block by block.
-struct AddressPool<'a> {
-    state: &'a State,
-    net: Ipv4Net,
-    gateway: Ipv4Addr,
-    touched: BTreeMap<Ipv4Addr, AddressBlock>,
-    /// Blocks at the beginning of the range that have nothing left.
-    full: usize,
-}
-
-impl<'a> AddressPool<'a> {
-    fn new(state: &'a State, ground: &GroundPlan) -> Self {
-        let net = Ipv4Net {
-            address: ground.guest_network,
-            prefix: ground.guest_prefix,
-        };
-        Self {
-            state,
-            net,
-            gateway: ground.gateway,
-            touched: BTreeMap::new(),
-            full: 0,
-        }
-    }
-
-    fn allocate_up_to(&mut self, count: u32) -> Vec<Ipv4Addr> {
-        (0..count).map_while(|_| self.allocate()).collect()
-    }
-
-    fn allocate(&mut self) -> Option<Ipv4Addr> {
-        let Self {
-            state,
-            net,
-            gateway,
-            touched,
-            full,
-        } = self;
-        for base in net.blocks().skip(*full) {
-            let stored = state.address_blocks.get(&base);
-            // Most blocks of a full cloud are; they need not be copied to be searched in vain.
-            if stored.is_some_and(|block| block.is_full()) {
-                *full += 1;
-                continue;
-            }
-            let block = touched.entry(base).or_insert_with(|| match stored {
-                Some(stored) => AddressBlock::clone(stored),
-                None => AddressBlock::new(base, *gateway),
-            });
-            if let Some(address) = block.allocate() {
-                return Some(address);
-            }
-            *full += 1;
-        }
-        None
-    }
-
-    fn changes(&self) -> Vec<Change> {
-        let is_changed = |block: &&AddressBlock| {
-            self.state
-                .address_blocks
-                .get(&block.base)
-                .is_none_or(|stored| **stored != **block)
-        };
-        self.touched
-            .values()
-            .filter(is_changed)
-            .map(Stored::put)
-            .collect()
-    }
 }
 
 #[cfg(test)]

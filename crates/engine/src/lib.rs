@@ -8,6 +8,7 @@
 //! other half.  Deliberately absent: signatures, XML, HTTP, QEMU.
 
 pub mod accounts;
+mod addresses;
 pub mod environment;
 pub mod image_attributes;
 pub mod image_bytes;
