@@ -280,11 +280,10 @@ async fn world() -> World {
 }
 
 async fn run(client: &Client, version: &str, image: &str) -> common::Reply {
-    let mut request = launch_of(image).to_vec();
-    if version >= "2006-10-01" {
-        request.push(("UserData", "aGVsbG8="));
-    }
-    client.ask("RunInstances", version, &request).await.ok()
+    client
+        .ask("RunInstances", version, &launch_of(image))
+        .await
+        .ok()
 }
 
 fn launch_of(image: &str) -> [(&'static str, &str); 4] {

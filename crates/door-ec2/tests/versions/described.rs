@@ -282,6 +282,7 @@ pub(crate) fn excuse(
         // Of an instance, unlike of an image, more is known.
         "DescribeInstanceAttribute" => Some(match path {
             "groupSet/item/groupId" => Some("groups have no ids yet"),
+            "userData/value" => Some("the launch gave none; describe.rs has one that did"),
             "ramdisk/value" => Some("a kernel and its ramdisk are one thing here"),
             "sriovNetSupport/value" => Some("no such devices"),
             _ => None,
