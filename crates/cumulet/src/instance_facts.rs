@@ -61,7 +61,13 @@ fn facts(state: &State, instance: &Instance, region: &str, zone: &str) -> Facts 
         account: instance.owner,
         launched: instance.launched,
         security_groups: reservation
-            .map(|reservation| reservation.groups.clone())
+            .map(|reservation| {
+                reservation
+                    .groups
+                    .iter()
+                    .map(|it| it.name.clone())
+                    .collect()
+            })
             .unwrap_or_default(),
         public_key: instance.key.as_ref().map(|key| PublicKey {
             name: key.name.clone(),

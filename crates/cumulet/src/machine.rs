@@ -156,6 +156,7 @@ fn prepare(
         acceleration: acceleration.name().to_owned(),
         machine,
         is_simulated: false,
+        carries_rules_out: false,
         ground,
         notes: std::collections::BTreeMap::new(),
     };

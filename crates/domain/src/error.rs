@@ -80,6 +80,9 @@ pub enum Error {
     },
     #[error("The {resource} {id:?} already exists")]
     AlreadyExists { resource: Resource, id: String },
+    /// The name is not free to be used so.
+    #[error("The {resource} {id:?} is reserved")]
+    Reserved { resource: Resource, id: String },
     /// Existed, and is no longer usable (a deregistered image), or never was, with the reason.
     #[error("The {resource} {id:?} is {}", unavailable_text(why.as_deref()))]
     Unavailable {

@@ -122,6 +122,9 @@ resource_id!(
     /// A security group, `sg-…`.
     SecurityGroupId, "sg-");
 resource_id!(
+    /// A rule of a security group, `sgr-…`.
+    SecurityGroupRuleId, "sgr-");
+resource_id!(
     /// The default network of an account, `vpc-…`.
     VpcId, "vpc-");
 resource_id!(
@@ -159,8 +162,20 @@ macro_rules! derived_id {
 
 derived_id!(VpcId of AccountId, 0x7670_6300_0000_0000);
 derived_id!(SubnetId of AccountId, 0x7375_6200_0000_0000);
+derived_id!(SecurityGroupId of AccountId, 0x7367_0000_0000_0000);
 derived_id!(NetworkInterfaceId with the digits of InstanceId);
 derived_id!(VolumeId with the digits of InstanceId);
+
+impl SecurityGroupRuleId {
+    /// The one that belongs to a rule which these numbers tell from the others of its group.
+    pub fn of(group: SecurityGroupId, rule: &[u128]) -> Self {
+        let words = std::iter::once(group.parts().0).chain(rule.iter().copied());
+        let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or_default();
+        let halves = words.flat_map(|word| [half(word), half(word >> 64)]);
+        let first = halves.fold(0x7367_7200_0000_0000, |mixed, half| mix(mixed ^ half));
+        Self::from_random(u128::from(first) << 64 | u128::from(mix(first)))
+    }
+}
 
 /// A permutation of 64-bit numbers that leaves no pattern of its argument (the output function of
 /// the SplitMix64 generator).

@@ -21,6 +21,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::security_groups::Membership;
 use crate::{AccountId, ImageId, InstanceId, KernelId, ReservationId, Timestamp};
 
 /// Most instances of one launch: one atomic commit must hold them.
@@ -36,8 +37,8 @@ pub struct Reservation {
     pub id: ReservationId,
     pub owner: AccountId,
     pub created: Timestamp,
-    /// Names of security groups.
-    pub groups: Vec<String>,
+    /// The security groups of its instances, each once; never none.
+    pub groups: Vec<Membership>,
     pub instances: Vec<InstanceId>,
     /// The token of the request and a digest of its parameters: the same token with the same
     /// parameters gets the same answer, with others `IdempotentParameterMismatch`.

@@ -15,6 +15,7 @@ pub mod keypairs;
 pub mod launches;
 pub mod network;
 pub mod products;
+pub mod security_groups;
 pub mod tags;
 pub mod time;
 

@@ -100,7 +100,17 @@ impl From<Error> for Refused {
                 Resource::Permission => (
                     400,
                     "InvalidPermission.Duplicate",
-                    format!("The permission '{id}' has already been authorized on the group"),
+                    format!(
+                        "The permission '{id}' has already been authorized on the specified group"
+                    ),
+                ),
+                _ => (400, "InvalidParameterValue", text),
+            },
+            Error::Reserved { resource, id } => match resource {
+                Resource::SecurityGroup => (
+                    400,
+                    "InvalidGroup.Reserved",
+                    format!("The security group '{id}' is reserved"),
                 ),
                 _ => (400, "InvalidParameterValue", text),
             },
@@ -117,6 +127,7 @@ impl From<Error> for Refused {
             Error::InvalidValue { parameter, .. } => match parameter.as_str() {
                 "PublicKeyMaterial" => (400, "InvalidKey.Format", text),
                 "Name" => (400, "InvalidAMIName.Malformed", text),
+                "IpPermissions" => (400, "InvalidPermission.Malformed", text),
                 _ => (400, "InvalidParameterValue", text),
             },
             Error::InvalidCombination { .. } => (400, "InvalidParameterCombination", text),
@@ -126,6 +137,8 @@ impl From<Error> for Refused {
             Error::LimitExceeded { resource, .. } => match resource {
                 Resource::Instance => (400, "InstanceLimitExceeded", text),
                 Resource::Tag => (400, "TagLimitExceeded", text),
+                Resource::SecurityGroup => (400, "SecurityGroupLimitExceeded", text),
+                Resource::Permission => (400, "RulesPerSecurityGroupLimitExceeded", text),
                 _ => (400, "ResourceLimitExceeded", text),
             },
             Error::InsufficientCapacity { .. } => (500, "InsufficientInstanceCapacity", text),
@@ -135,6 +148,7 @@ impl From<Error> for Refused {
             Error::IdempotentParameterMismatch { .. } => (400, "IdempotentParameterMismatch", text),
             Error::IncorrectState { resource, .. } => match resource {
                 Resource::Instance => (400, "IncorrectInstanceState", text),
+                Resource::SecurityGroup => (400, "InvalidGroup.InUse", text),
                 _ => (400, "IncorrectState", text),
             },
             Error::Internal { .. } => (500, "InternalError", text),
@@ -191,6 +205,9 @@ fn missing_text(resource: Resource, ids: &[String], id: &str) -> String {
         Resource::Image => format!("The image ids '[{id}]' do not exist"),
         Resource::KeyPair => format!("The key pair '{id}' does not exist"),
         Resource::SecurityGroup => format!("The security group '{id}' does not exist"),
+        Resource::Permission => {
+            format!("The specified rule does not exist in this security group: {id}")
+        }
         Resource::Vpc => format!("The vpc ID '{id}' does not exist"),
         Resource::Subnet => format!("The subnet ID '{id}' does not exist"),
         Resource::NetworkInterface => format!("The networkInterface ID '{id}' does not exist"),

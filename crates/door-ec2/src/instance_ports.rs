@@ -112,7 +112,14 @@ impl<'a> Port<'a> {
             "attachment.status" => self.attachment_status().to_owned(),
             "availability-zone" => self.surroundings.zone.clone(),
             "description" => String::new(),
-            "group-name" => return self.reservation.groups.clone(),
+            "group-id" => {
+                let groups = self.reservation.groups.iter();
+                return groups.map(|group| group.id.to_string()).collect();
+            }
+            "group-name" => {
+                let groups = self.reservation.groups.iter();
+                return groups.map(|group| group.name.clone()).collect();
+            }
             "mac-address" => self.mac(),
             "network-interface-id" => self.id().to_string(),
             "private-dns-name" => self.private_name(),

@@ -23,6 +23,7 @@ const FILTERS: Known = Known {
         "ebs-optimized",
         "ena-support",
         "enclave-options.enabled",
+        "group-id",
         "group-name",
         "hibernation-options.configured",
         "hypervisor",
@@ -31,6 +32,7 @@ const FILTERS: Known = Known {
         "instance-state-code",
         "instance-state-name",
         "instance-type",
+        "instance.group-id",
         "instance.group-name",
         "kernel-id",
         "key-name",
@@ -71,11 +73,9 @@ const FILTERS: Known = Known {
         "boot-mode",
         "capacity-reservation-id",
         "current-instance-boot-mode",
-        "group-id",
         "host-id",
         "iam-instance-profile.",
         "instance-lifecycle",
-        "instance.group-id",
         "ip-address",
         "ipv6-address",
         "outpost-arn",
@@ -220,7 +220,14 @@ fn filter_values(
             token.iter().map(|token| token.token.clone()).collect()
         }
         "dns-name" => if_running(instance.address.to_string()),
-        "group-name" | "instance.group-name" => reservation.groups.clone(),
+        "group-id" | "instance.group-id" => {
+            let groups = reservation.groups.iter();
+            groups.map(|group| group.id.to_string()).collect()
+        }
+        "group-name" | "instance.group-name" => {
+            let groups = reservation.groups.iter();
+            groups.map(|group| group.name.clone()).collect()
+        }
         "hypervisor" => one("xen"),
         "image-id" => vec![instance.image.to_string()],
         "instance-id" => vec![instance.id.to_string()],

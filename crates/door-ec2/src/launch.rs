@@ -12,6 +12,7 @@ use crate::images;
 use crate::instance_ports;
 use crate::products;
 use crate::reservation::{self, Surroundings};
+use crate::security_groups;
 use crate::tags;
 
 /// Furthest that an answer of the metadata service may be asked to go.
@@ -46,11 +47,7 @@ fn decode(call: &Call<'_>) -> Result<Launch, Refused> {
         user_data: user_data.map(Bytes::from),
         // aws-cli and boto always send a token, some clients an empty one, which is none.
         client_token: text("ClientToken").filter(|token| !token.is_empty()),
-        security_groups: request
-            .list("SecurityGroup")
-            .into_iter()
-            .map(str::to_owned)
-            .collect(),
+        security_groups: security_groups::refs(request, "SecurityGroup", "SecurityGroupId")?,
         zone: text("Placement.AvailabilityZone").filter(|zone| !zone.is_empty()),
         metadata: metadata(call)?,
         subnet: instance_ports::subnet(request)?,

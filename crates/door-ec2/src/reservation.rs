@@ -95,15 +95,17 @@ pub(crate) fn write(answer: &mut Answer, surroundings: &Surroundings, view: &Res
     });
 }
 
-/// `groupId` holds the group's name before 2011-01-01; since then it is an id, which groups do not
-/// have here yet, and the name has an element of its own.
+/// `groupId` holds the group's name before 2011-01-01; since then it is an id, and the name has an
+/// element of its own.
 pub(crate) fn write_groups(answer: &mut Answer, reservation: &Reservation) {
     let is_id_name = answer.version() < V2011_01_01;
     answer.list("groupSet", &reservation.groups, |answer, group| {
         if is_id_name {
-            answer.leaf("groupId", group);
+            answer.leaf("groupId", &group.name);
+        } else {
+            answer.value("groupId", group.id);
         }
-        answer.leaf("groupName", group);
+        answer.leaf("groupName", &group.name);
     });
 }
 
@@ -177,9 +179,7 @@ fn write_instance(
     }
     // A guest may send from its own address only, and receive for it only.
     answer.leaf("sourceDestCheck", "true");
-    answer.list("groupSet", &reservation.groups, |answer, group| {
-        answer.leaf("groupName", group);
-    });
+    write_groups(answer, reservation);
     if let Some(reason) = reason {
         answer.structure("stateReason", |answer| {
             answer.leaf("code", &reason.code);

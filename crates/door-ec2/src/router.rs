@@ -14,7 +14,7 @@ use crate::keys::EngineKeys;
 use crate::{
     Handled, RequestContext, account_attributes, documents, image_attributes, images,
     instance_attributes, instance_types, instances, keypairs, launch, network_interfaces, networks,
-    products, regions, soap, status, sts, tags, volumes,
+    permissions, products, regions, security_groups, soap, status, sts, tags, volumes,
 };
 
 /// Longest name of an action that the log repeats.
@@ -161,6 +161,11 @@ pub(crate) async fn dispatch(call: &Call<'_>) -> Result<String, Refused> {
         "DescribeKeyPairs" => keypairs::describe(call),
         "DeleteKeyPair" => keypairs::delete(call).await,
         "ImportKeyPair" => keypairs::import(call).await,
+        "CreateSecurityGroup" => security_groups::create(call).await,
+        "DescribeSecurityGroups" => security_groups::describe(call),
+        "DeleteSecurityGroup" => security_groups::delete(call).await,
+        "AuthorizeSecurityGroupIngress" => permissions::authorize(call).await,
+        "RevokeSecurityGroupIngress" => permissions::revoke(call).await,
         "DescribeRegions" => regions::describe(call),
         "DescribeAvailabilityZones" => regions::describe_zones(call),
         "CreateTags" => tags::create(call).await,

@@ -22,15 +22,30 @@ type Pairs = &'static [(&'static str, &'static str)];
 /// Each operation with parameters that are well formed.
 const GOOD: &[(&str, Pairs)] = &[
     (
+        "AuthorizeSecurityGroupIngress",
+        &[
+            ("GroupName", "none"),
+            ("IpProtocol", "tcp"),
+            ("FromPort", "80"),
+            ("ToPort", "80"),
+            ("CidrIp", "0.0.0.0/0"),
+        ],
+    ),
+    (
         "ConfirmProductInstance",
         &[("ProductCode", "774F4FF8"), ("InstanceId", "i-12345678")],
     ),
     ("CreateKeyPair", &[("KeyName", "new")]),
     (
+        "CreateSecurityGroup",
+        &[("GroupName", "new"), ("GroupDescription", "new")],
+    ),
+    (
         "CreateTags",
         &[("ResourceId.1", "i-12345678"), ("Tag.1.Key", "key")],
     ),
     ("DeleteKeyPair", &[("KeyName", "kept")]),
+    ("DeleteSecurityGroup", &[("GroupName", "none")]),
     ("DeleteTags", &[("ResourceId.1", "i-12345678")]),
     ("DeregisterImage", &[("ImageId", "ami-12345678")]),
     ("DescribeAccountAttributes", &[]),
@@ -55,6 +70,7 @@ const GOOD: &[(&str, Pairs)] = &[
     ("DescribeKeyPairs", &[]),
     ("DescribeNetworkInterfaces", &[]),
     ("DescribeRegions", &[]),
+    ("DescribeSecurityGroups", &[]),
     ("DescribeSubnets", &[]),
     ("DescribeTags", &[]),
     ("DescribeVolumes", &[]),
@@ -80,6 +96,16 @@ const GOOD: &[(&str, Pairs)] = &[
         &[
             ("ImageId", "ami-12345678"),
             ("Attribute", "launchPermission"),
+        ],
+    ),
+    (
+        "RevokeSecurityGroupIngress",
+        &[
+            ("GroupName", "none"),
+            ("IpProtocol", "tcp"),
+            ("FromPort", "80"),
+            ("ToPort", "80"),
+            ("CidrIp", "0.0.0.0/0"),
         ],
     ),
     (
@@ -143,7 +169,7 @@ fn parameters(name: &str) -> impl Iterator<Item = &'static Parameter> {
     operation(name)
         .parameters
         .iter()
-        .filter(move |it| version.is_within(it.first, it.last))
+        .filter(move |it| version.is_within(it.first, it.last) && it.rule != Rule::Soap)
 }
 
 /// A name on the wire.

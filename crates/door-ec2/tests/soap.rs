@@ -265,8 +265,8 @@ async fn refusals_are_faults_with_the_codes_of_the_query_binding() {
         ),
         ("ImportKeyPair", OLD, "", "Client.InvalidAction"),
         (
-            "DescribeSecurityGroups",
-            OLD,
+            "CreateVolume",
+            "2008-05-05",
             "",
             "Client.UnsupportedOperation",
         ),

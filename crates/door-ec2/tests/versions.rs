@@ -5,13 +5,15 @@
 mod common;
 #[path = "versions/described.rs"]
 mod described;
+#[path = "versions/groups.rs"]
+mod groups;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use common::{Client, Cloud};
 use cumulet_domain::instances::InstanceState;
-use cumulet_domain::{ImageId, InstanceId, SubnetId, VpcId};
+use cumulet_domain::{ImageId, InstanceId, SecurityGroupId, SubnetId, VpcId};
 use cumulet_ec2_model::{Version, soap, soap_types};
 
 /// Elements (with all below them) that a version has and for which this cloud has nothing to say.
@@ -19,8 +21,6 @@ use cumulet_ec2_model::{Version, soap, soap_types};
 const NOTHING_TO_SAY: &[(&str, &str)] = &[
     // Nobody launches on another's behalf.
     ("requesterId", "no requester but the owner"),
-    // Groups are names; they get ids with the firewall.
-    ("@/groupSet/item/groupId", "groups have no ids yet"),
     ("@/ramdiskId", "a kernel and its ramdisk are one thing here"),
     ("@/platform", "said of Windows only"),
     ("@/ipAddress", "no public addresses yet"),
@@ -30,10 +30,6 @@ const NOTHING_TO_SAY: &[(&str, &str)] = &[
     ("@/spotInstanceRequestId", "no spot instances"),
     ("@/license", "no licences"),
     ("@/licenseSet", "no licences"),
-    (
-        "@/networkInterfaceSet/item/groupSet/item/groupId",
-        "groups have no ids yet",
-    ),
     (
         "@/networkInterfaceSet/item/association",
         "no public addresses yet",
@@ -170,11 +166,6 @@ fn short(path: &str) -> String {
 
 fn excuse(operation: &str, version: Version, path: &str) -> Option<&'static str> {
     let path = short(path);
-    // The reservation's own groups: an id since 2011-01-01, a name before, which is said.
-    let is_launch = matches!(operation, "RunInstances" | "DescribeInstances");
-    if is_launch && path == "groupSet/item/groupId" {
-        return (version.as_str() >= "2011-01-01").then_some("groups have no ids yet");
-    }
     // Requests of that time could not say what is to be written on the instances.
     let is_later = version.as_str() < "2016-11-15";
     if operation == "RunInstances" && is_later && path.starts_with("@/tagSet/item") {
@@ -186,6 +177,7 @@ fn excuse(operation: &str, version: Version, path: &str) -> Option<&'static str>
     NOTHING_TO_SAY
         .iter()
         .chain(described::NOTHING_TO_SAY)
+        .chain(groups::NOTHING_TO_SAY)
         .map(|(known, _)| *known)
         .find(|known| path == *known || path.starts_with(&format!("{known}/")))
 }
@@ -240,6 +232,7 @@ async fn world() -> World {
         .await
         .ok();
     let key = key.value("keyPairId").expect("an id");
+    let default = groups::give_rules(&cloud, &client).await;
     let mut running = String::new();
     for _ in 0..6 {
         let reply = run(&client, "2007-03-01", &images[0]).await;
@@ -256,6 +249,7 @@ async fn world() -> World {
         ("ResourceId.1", key.as_str()),
         ("ResourceId.2", running.as_str()),
         ("ResourceId.3", images[0].as_str()),
+        ("ResourceId.4", &default),
     ]);
     let own = [
         VpcId::of(client.account).to_string(),
@@ -264,10 +258,10 @@ async fn world() -> World {
         running.replace("i-", "vol-"),
     ];
     let places = [
-        "ResourceId.4",
         "ResourceId.5",
         "ResourceId.6",
         "ResourceId.7",
+        "ResourceId.8",
     ];
     tags.extend(places.into_iter().zip(own.iter().map(String::as_str)));
     client.ask("CreateTags", "2010-08-31", &tags).await.ok();
@@ -444,6 +438,39 @@ impl World {
                     paths.extend(ask(vec![("MaxResults", text("1"))]).await.paths());
                 }
             }
+            "CreateSecurityGroup" => {
+                let name = ("GroupName", format!("group of {version}"));
+                let description = ("GroupDescription", text("of a version"));
+                let mut request = vec![name, description];
+                if version == "2016-11-15" {
+                    let tags = tagged("security-group");
+                    request.extend(tags.map(|(name, value)| (name, text(value))));
+                }
+                paths.extend(ask(request).await.paths());
+            }
+            "AuthorizeSecurityGroupIngress" => {
+                paths.extend(ask(groups::rule_in(version)).await.paths());
+                groups::change_rules(&self.client, "RevokeSecurityGroupIngress", version).await;
+            }
+            "RevokeSecurityGroupIngress" => {
+                groups::change_rules(&self.client, "AuthorizeSecurityGroupIngress", version).await;
+                paths.extend(ask(groups::rule_in(version)).await.paths());
+            }
+            "DeleteSecurityGroup" => {
+                let name = format!("group to delete of {version}");
+                let group = [("GroupName", name.as_str()), ("GroupDescription", "d")];
+                self.client
+                    .ask("CreateSecurityGroup", version, &group)
+                    .await
+                    .ok();
+                paths.extend(ask(vec![("GroupName", name)]).await.paths());
+            }
+            "DescribeSecurityGroups" => {
+                paths.extend(ask(vec![]).await.paths());
+                if version == "2016-11-15" {
+                    paths.extend(ask(vec![("MaxResults", text("5"))]).await.paths());
+                }
+            }
             "DescribeInstances" | "DescribeInstanceStatus" => {
                 paths.extend(ask(vec![]).await.paths());
                 if operation == "DescribeInstanceStatus" || version >= "2013-10-15" {
@@ -528,7 +555,9 @@ async fn answers_have_the_elements_that_their_version_had() {
     let newest = Version::all().next_back().expect("versions");
     let (compared, excuses) = compare(&world, newest).await;
     assert!(compared > 54 * 10, "{compared}");
-    for (known, _) in NOTHING_TO_SAY.iter().chain(described::NOTHING_TO_SAY) {
+    let all = NOTHING_TO_SAY.iter();
+    let all = all.chain(described::NOTHING_TO_SAY);
+    for (known, _) in all.chain(groups::NOTHING_TO_SAY) {
         assert!(excuses.contains(known), "the excuse {known} is not needed");
     }
     world.cloud.stop().await;
@@ -648,7 +677,11 @@ async fn behaviours_that_changed_are_those_of_the_version() {
     };
     // groupId was the name.
     assert_eq!(groups("2010-11-15").await, (Some("default".into()), None));
-    assert_eq!(groups("2011-01-01").await, (None, Some("default".into())));
+    let id = SecurityGroupId::of(client.account).to_string();
+    assert_eq!(
+        groups("2011-01-01").await,
+        (Some(id), Some("default".into()))
+    );
 
     // An image that failed is a state of the versions that have a reason for it.
     let state = |version: &'static str| async move {

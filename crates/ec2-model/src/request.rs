@@ -169,14 +169,16 @@ fn check_parameter(
 ) -> Result<(), ModelError> {
     let unknown = || ModelError::UnknownParameter(shown(name));
     let parameter = find(operation, name).ok_or_else(unknown)?;
-    if !version.is_within(parameter.first, parameter.last) {
+    // Messages got some of these earlier than the Query API did; which elements a version has was
+    // seen when they were read.
+    if binding == Binding::Query && !version.is_within(parameter.first, parameter.last) {
         return Err(unknown());
     }
     match parameter.rule {
+        Rule::Soap if binding == Binding::Query => Err(unknown()),
         Rule::Refused => Err(unsupported(name, String::new())),
         Rule::Only(wanted) if is_same(parameter.kind, wanted, value) => Ok(()),
         Rule::Only(wanted) => Err(unsupported(name, format!(", unless it is {wanted}"))),
-        Rule::Soap if binding == Binding::Query => Err(unknown()),
         Rule::Honoured | Rule::Required | Rule::Soap => check_kind(parameter.kind, name, value),
     }
 }

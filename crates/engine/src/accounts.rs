@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cumulet_domain::accounts::{
     AccessKey, Account, Certificate, CloudIdentity, User, check_alias, check_name,
 };
-use cumulet_domain::{AccountId, Error, Resource};
+use cumulet_domain::{AccountId, Error, Resource, SecurityGroupId};
 use cumulet_host::api::GroundPlan;
 use cumulet_store::Plan;
 use zeroize::Zeroizing;
@@ -119,16 +119,20 @@ impl Engine {
             let owns = state.reservations_of(id).next().is_some()
                 || state.images.values().any(|image| image.owner == id)
                 || state.key_pairs.keys().any(|(owner, _)| *owner == id)
-                || state.products.values().any(|product| product.owner == id);
+                || state.products.values().any(|product| product.owner == id)
+                || state.groups_of(id).len() > 1;
             if owns {
-                let message =
-                    format!("The account {id} still owns images, instances, key pairs or products");
+                let message = format!(
+                    "The account {id} still owns images, instances, key pairs, security groups or products"
+                );
                 return Err(Error::IncorrectState {
                     resource: Resource::Account,
                     message,
                 });
             }
             let mut changes = vec![account.delete()];
+            let default = state.security_groups.get(&SecurityGroupId::of(id));
+            changes.extend(default.map(|group| group.delete()));
             changes.extend(
                 state
                     .users

@@ -21,6 +21,7 @@ use cumulet_domain::instances::{
     MetadataOptions, Observed, Reservation, USER_DATA_LEN_MAX, Want, uid_of,
 };
 use cumulet_domain::launches::{self, Wanted};
+use cumulet_domain::security_groups::{GroupRef, Membership};
 use cumulet_domain::tags::{LaunchTags, TagMap, TaggedKind};
 use cumulet_domain::{
     AccountId, Error, ImageId, InstanceId, KernelId, ReservationId, Resource, SubnetId, Timestamp,
@@ -43,8 +44,8 @@ pub struct Launch {
     pub instance_type: Option<String>,
     pub user_data: Option<Bytes>,
     pub client_token: Option<String>,
-    /// Names; empty means `default`.
-    pub security_groups: Vec<String>,
+    /// Empty means `default`.
+    pub security_groups: Vec<GroupRef>,
     pub zone: Option<String>,
     /// `None` means the operator's default.
     pub metadata: Option<MetadataOptions>,
@@ -192,14 +193,6 @@ impl Engine {
                 ),
             ));
         }
-        // Until there are groups to choose from, everybody has one.
-        if let Some(other) = launch
-            .security_groups
-            .iter()
-            .find(|name| *name != "default")
-        {
-            return Err(Error::not_found(Resource::SecurityGroup, other));
-        }
         Ok(())
     }
 }
@@ -260,7 +253,10 @@ fn parameters_digest(launch: &Launch) -> String {
         value("user-data", user_data);
     }
     for group in &launch.security_groups {
-        value("security-group", group.as_bytes());
+        match group {
+            GroupRef::Name(name) => value("security-group", name.as_bytes()),
+            GroupRef::Id(id) => value("security-group-id", id.to_string().as_bytes()),
+        }
     }
     if let Some(metadata) = &launch.metadata {
         let MetadataOptions {
@@ -291,6 +287,7 @@ fn plan_launch(state: &State, given: Given) -> Result<Plan<ReservationView>, Err
             answer: earlier,
         });
     }
+    let groups = state.memberships(given.owner, &given.launch.security_groups)?;
     let parts = find_parts(state, &given)?;
     let room = admit(state, &given)?;
     let mut pool = AddressPool::new(state, &given.ground);
@@ -325,7 +322,14 @@ fn plan_launch(state: &State, given: Given) -> Result<Plan<ReservationView>, Err
     }
     let launched = u32::try_from(instances.len()).unwrap_or(u32::MAX);
     let account_instances = room.account_instances + launched;
-    Ok(records_of(state, given, instances, account_instances, pool))
+    Ok(records_of(
+        state,
+        given,
+        groups,
+        instances,
+        account_instances,
+        pool,
+    ))
 }
 
 /// A part with the records that it names.
@@ -392,6 +396,7 @@ fn instance_of(given: &Given, part: &FoundPart<'_>, place: Place) -> Instance {
 fn records_of(
     state: &State,
     given: Given,
+    groups: Vec<Membership>,
     instances: Vec<Instance>,
     account_instances: u32,
     pool: AddressPool<'_>,
@@ -401,11 +406,7 @@ fn records_of(
         id: given.reservation,
         owner: given.owner,
         created: given.now,
-        groups: if launch.security_groups.is_empty() {
-            vec!["default".into()]
-        } else {
-            launch.security_groups
-        },
+        groups,
         instances: instances.iter().map(|instance| instance.id).collect(),
         client_token: launch.client_token.map(|token| ClientToken {
             token,
@@ -541,7 +542,7 @@ mod tests {
             instance_type: Some("m1.small".into()),
             user_data: Some("data".into()),
             client_token: Some("token".into()),
-            security_groups: vec!["default".into()],
+            security_groups: vec![GroupRef::Name("default".into())],
             zone: Some("us-east-1a".into()),
             metadata: None,
             subnet: None,

@@ -22,6 +22,7 @@ pub mod networks;
 pub mod products;
 pub mod reconcile;
 pub mod records;
+pub mod security_groups;
 pub mod state;
 pub mod status;
 pub mod tags;

@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use cumulet_domain::accounts::{AccessKey, Account, Certificate, CloudIdentity, User};
 use cumulet_domain::images::{BundleSource, Image, Kernel};
-use cumulet_domain::instances::{Instance, Reservation};
+use cumulet_domain::instances::{ClientToken, Instance, Reservation};
 use cumulet_domain::keypairs::KeyPair;
 use cumulet_domain::network::AddressBlock;
 use cumulet_domain::products::{Product, Subscription, Usage};
+use cumulet_domain::security_groups::{Membership, SecurityGroup};
 use cumulet_domain::tags::{LaunchTags, Tags};
-use cumulet_domain::{AccountId, ReservationId};
+use cumulet_domain::{AccountId, InstanceId, ReservationId, SecurityGroupId, Timestamp};
 
 pub const ACCOUNT: Kind = Kind::new("account");
 pub const USER: Kind = Kind::new("user");
@@ -32,6 +33,7 @@ pub const INSTANCE: Kind = Kind::new("instance");
 pub const RESERVATION: Kind = Kind::new("reservation");
 pub const USER_DATA: Kind = Kind::new("user-data");
 pub const KEY_PAIR: Kind = Kind::new("key-pair");
+pub const SECURITY_GROUP: Kind = Kind::new("security-group");
 pub const ADDRESS_BLOCK: Kind = Kind::new("address-block");
 pub const HOST_USAGE: Kind = Kind::new("host-usage");
 pub const ACCOUNT_USAGE: Kind = Kind::new("account-usage");
@@ -56,6 +58,7 @@ pub const KINDS: &[Kind] = &[
     RESERVATION,
     USER_DATA,
     KEY_PAIR,
+    SECURITY_GROUP,
     ADDRESS_BLOCK,
     HOST_USAGE,
     ACCOUNT_USAGE,
@@ -130,7 +133,15 @@ pub trait Stored: Serialize + DeserializeOwned {
                 known: Self::VERSION,
             });
         }
+        if version < Self::VERSION {
+            return Self::read_older(version, bytes);
+        }
         Ok(read?.r)
+    }
+
+    /// Reads a version before the newest.
+    fn read_older(_version: u32, bytes: &[u8]) -> Result<Self, RecordError> {
+        Ok(serde_json::from_slice::<Reading<Self>>(bytes)?.r)
     }
 
     fn put(&self) -> Change {
@@ -167,8 +178,8 @@ stored!(Image, IMAGE, |r| r.id.to_string());
 stored!(BundleSource, BUNDLE_SOURCE, |r| r.image.to_string());
 stored!(Kernel, KERNEL, |r| r.id.to_string());
 stored!(Instance, INSTANCE, |r| r.id.to_string());
-stored!(Reservation, RESERVATION, |r| r.id.to_string());
 stored!(KeyPair, KEY_PAIR, |r| format!("{}/{}", r.owner, r.name));
+stored!(SecurityGroup, SECURITY_GROUP, |r| r.id.to_string());
 stored!(AddressBlock, ADDRESS_BLOCK, |r| AddressBlock::key(r.base));
 stored!(AccountUsage, ACCOUNT_USAGE, |r| r.account.to_string());
 stored!(Product, PRODUCT, |r| r.code.clone());
@@ -185,6 +196,51 @@ stored!(LaunchTags, LAUNCH_TAGS, |r| r.reservation.to_string());
 stored!(HostUsage, HOST_USAGE, |_r| ONLY.to_owned());
 stored!(CloudIdentity, CLOUD, |_r| ONLY.to_owned());
 stored!(GroundPlan, GROUND, |_r| ONLY.to_owned());
+
+impl Stored for Reservation {
+    const KIND: Kind = RESERVATION;
+    const VERSION: u32 = 2;
+
+    fn key(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn read_older(_version: u32, bytes: &[u8]) -> Result<Self, RecordError> {
+        Ok(serde_json::from_slice::<Reading<ReservationV1>>(bytes)?
+            .r
+            .into())
+    }
+}
+
+/// Groups were names; there was `default` and no other.
+#[derive(Deserialize)]
+struct ReservationV1 {
+    id: ReservationId,
+    owner: AccountId,
+    created: Timestamp,
+    groups: Vec<String>,
+    instances: Vec<InstanceId>,
+    client_token: Option<ClientToken>,
+    has_user_data: bool,
+}
+
+impl From<ReservationV1> for Reservation {
+    fn from(old: ReservationV1) -> Self {
+        let membership = |name| Membership {
+            id: SecurityGroupId::of(old.owner),
+            name,
+        };
+        Self {
+            id: old.id,
+            owner: old.owner,
+            created: old.created,
+            groups: old.groups.into_iter().map(membership).collect(),
+            instances: old.instances,
+            client_token: old.client_token,
+            has_user_data: old.has_user_data,
+        }
+    }
+}
 
 /// User data is stored as it is: opaque bytes, no version.
 pub fn put_user_data(reservation: ReservationId, bytes: Bytes) -> Change {

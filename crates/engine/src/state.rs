@@ -13,8 +13,9 @@ use cumulet_domain::instances::{Instance, Liveness, Reservation};
 use cumulet_domain::keypairs::KeyPair;
 use cumulet_domain::network::AddressBlock;
 use cumulet_domain::products::{Product, Subscription, Usage};
+use cumulet_domain::security_groups::SecurityGroup;
 use cumulet_domain::tags::{LaunchTags, TaggedId, Tags};
-use cumulet_domain::{AccountId, ImageId, InstanceId, KernelId, ReservationId};
+use cumulet_domain::{AccountId, ImageId, InstanceId, KernelId, ReservationId, SecurityGroupId};
 use cumulet_host::api::GroundPlan;
 use cumulet_store::{Change, Revision, View, ViewError};
 use imbl::{OrdMap, OrdSet};
@@ -37,6 +38,8 @@ pub struct State {
     pub reservations: OrdMap<ReservationId, Arc<Reservation>>,
     pub user_data: OrdMap<ReservationId, Bytes>,
     pub key_pairs: OrdMap<(AccountId, Arc<str>), Arc<KeyPair>>,
+    /// Those that were made, and each `default` that was changed.
+    pub security_groups: OrdMap<SecurityGroupId, Arc<SecurityGroup>>,
     pub address_blocks: OrdMap<Ipv4Addr, Arc<AddressBlock>>,
     pub host_usage: HostUsage,
     pub account_usage: OrdMap<AccountId, u32>,
@@ -49,6 +52,9 @@ pub struct State {
     // Indexes.
     pub reservations_by_owner: OrdSet<(AccountId, ReservationId)>,
     pub client_tokens: OrdMap<(AccountId, Arc<str>), ReservationId>,
+    pub groups_by_name: OrdMap<(AccountId, Arc<str>), SecurityGroupId>,
+    /// Which launches named a group.
+    pub reservations_by_group: OrdSet<(SecurityGroupId, ReservationId)>,
     /// Instances that hold something on a host.
     pub live_instances: OrdSet<InstanceId>,
     pub live_by_owner: OrdSet<(AccountId, InstanceId)>,
@@ -147,6 +153,7 @@ impl View for State {
                 };
             }
             records::KEY_PAIR => apply_to!(self.key_pairs, change, owned_key(change)?, KeyPair),
+            records::SECURITY_GROUP => self.apply_security_group(change)?,
             records::ADDRESS_BLOCK => {
                 apply_to!(self.address_blocks, change, parse(change)?, AddressBlock)
             }
@@ -223,10 +230,33 @@ impl State {
         Ok(())
     }
 
+    fn apply_security_group(&mut self, change: &Change) -> Result<(), ViewError> {
+        let id: SecurityGroupId = parse(change)?;
+        if let Some(before) = self.security_groups.get(&id).cloned() {
+            self.groups_by_name
+                .remove(&(before.owner, before.name.as_str().into()));
+        }
+        match &change.value {
+            Some(bytes) => {
+                let group = read::<SecurityGroup>(change, bytes)?;
+                self.groups_by_name
+                    .insert((group.owner, group.name.as_str().into()), id);
+                self.security_groups.insert(id, Arc::new(group));
+            }
+            None => {
+                self.security_groups.remove(&id);
+            }
+        }
+        Ok(())
+    }
+
     fn apply_reservation(&mut self, change: &Change) -> Result<(), ViewError> {
         let id: ReservationId = parse(change)?;
         if let Some(before) = self.reservations.get(&id).cloned() {
             self.reservations_by_owner.remove(&(before.owner, id));
+            for group in &before.groups {
+                self.reservations_by_group.remove(&(group.id, id));
+            }
             if let Some(token) = &before.client_token {
                 self.client_tokens
                     .remove(&(before.owner, token.token.as_str().into()));
@@ -240,6 +270,9 @@ impl State {
         {
             Some(reservation) => {
                 self.reservations_by_owner.insert((reservation.owner, id));
+                for group in &reservation.groups {
+                    self.reservations_by_group.insert((group.id, id));
+                }
                 if let Some(token) = &reservation.client_token {
                     self.client_tokens
                         .insert((reservation.owner, token.token.as_str().into()), id);

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use cumulet_domain::instances::Liveness;
+use cumulet_domain::security_groups::GroupRef;
 use cumulet_domain::tags::{Removal, TagMap, TaggedId, Tags, check_key, removed, written};
 use cumulet_domain::{AccountId, Error, Resource, SubnetId, VpcId};
 use cumulet_store::{Change, Plan};
@@ -95,7 +96,7 @@ impl State {
                 .range((owner, "".into())..)
                 .take_while(|((account, _), _)| *account == owner)
                 .any(|(_, pair)| pair.id == id),
-            TaggedId::SecurityGroup(_) => false,
+            TaggedId::SecurityGroup(id) => self.group(owner, &GroupRef::Id(id)).is_ok(),
             TaggedId::Subnet(id) => SubnetId::of(owner) == id,
             TaggedId::Vpc(id) => VpcId::of(owner) == id,
         }

@@ -364,6 +364,8 @@ pub struct HostProfile {
     /// Machine type for new instances.
     pub machine: String,
     pub is_simulated: bool,
+    /// Whether the rules of security groups decide who reaches an instance; else nobody does.
+    pub carries_rules_out: bool,
     pub ground: GroundPlan,
     /// Further words for `doctor` and the log.
     pub notes: BTreeMap<String, String>,

@@ -64,6 +64,7 @@ pub fn host(memory_mib: u64, now: Now) -> Host {
             acceleration: "simulated".into(),
             machine: "simulated".into(),
             is_simulated: true,
+            carries_rules_out: true,
             ground: GroundPlan {
                 guest_network: Ipv4Addr::new(10, 192, 0, 0),
                 guest_prefix: 12,

@@ -65,6 +65,26 @@ fn a_store_of_format_1_is_read_whole() {
     ];
     let again = client.call("RunInstances", &again).unwrap();
     assert_eq!(again.text("instancesSet/item/instanceId"), RUNNING);
+    // Groups were names: the one that everybody had is the same as before, and has its id.
+    let groups = client.call("DescribeSecurityGroups", &[]).unwrap();
+    let of_groups = |name: &str| groups.texts(&format!("securityGroupInfo/item/{name}"));
+    assert_eq!(of_groups("groupName"), ["default", "kept-group"]);
+    let permission = |name: &str| of_groups(&format!("ipPermissions/item/{name}"));
+    assert_eq!(
+        permission("ipProtocol"),
+        ["-1", "-1", "tcp", "udp", "icmp", "50"]
+    );
+    assert_eq!(
+        permission("ipRanges/item/cidrIp"),
+        ["10.0.0.0/8", "0.0.0.0/0", "0.0.0.0/0"]
+    );
+    let instance = [("InstanceId.1", RUNNING)];
+    let kept = client.call("DescribeInstances", &instance).unwrap();
+    for place in ["groupSet/item/", "instancesSet/item/groupSet/item/"] {
+        let of = |name: &str| kept.text(&format!("reservationSet/item/{place}{name}"));
+        assert_eq!(of("groupName"), "default");
+        assert_eq!(of("groupId"), of_groups("groupId")[0]);
+    }
     let (status, manifest) = s3(&client, "GET", "/kept-bucket/image.manifest.xml", b"");
     assert_eq!(status, 200);
     assert!(String::from_utf8(manifest).unwrap().contains("<manifest>"));

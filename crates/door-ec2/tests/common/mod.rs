@@ -99,6 +99,8 @@ pub(crate) struct Setup {
     pub(crate) instances_per_account: u32,
     /// Whether instances are to say that they are simulated, in their state reason.
     pub(crate) says_simulated: bool,
+    /// Whether rules of security groups hold.
+    pub(crate) carries_rules_out: bool,
 }
 
 impl Default for Setup {
@@ -107,6 +109,7 @@ impl Default for Setup {
             memory_mib: 1 << 24,
             instances_per_account: 1000,
             says_simulated: true,
+            carries_rules_out: true,
         }
     }
 }
@@ -144,6 +147,7 @@ impl Cloud {
         };
         let mut host = cumulet_host::simulated::host(setup.memory_mib, Arc::new(|| NOW));
         host.profile.is_simulated = setup.says_simulated;
+        host.profile.carries_rules_out = setup.carries_rules_out;
         let (engine, reconcilers) = Engine::start(store, host, environment, config);
         let product = engine.create_product(account(1), Some("774F4FF8".into()));
         product.await.expect("product");

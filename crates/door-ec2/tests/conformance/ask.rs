@@ -140,6 +140,11 @@ async fn provide(
                 bindings.insert(placeholder.clone(), value.clone());
             }
         }
+        Given::Message(message) => {
+            let envelope = common::enveloped(&filled(message, bindings));
+            let reply = caller.post_soap("", &envelope).await.ok();
+            assert!(!reply.text.contains("Fault"), "{}", reply.text);
+        }
         Given::State { placeholder, state } => {
             let id = bindings.get(placeholder);
             let id = id.unwrap_or_else(|| panic!("{placeholder} is not bound"));

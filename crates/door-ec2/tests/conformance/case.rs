@@ -30,6 +30,8 @@ pub(crate) enum Given {
         query: String,
         gives: Vec<(String, String)>,
     },
+    /// A SOAP message in canonical form, by its operation's element.
+    Message(String),
     /// The image or instance of this placeholder gets into a state.
     State { placeholder: String, state: String },
 }
@@ -111,6 +113,9 @@ fn assemble(
 fn given(line: &str) -> Given {
     let rest = line.strip_prefix("given ");
     let rest = rest.unwrap_or_else(|| panic!("neither given nor a section: {line}"));
+    if let Some(message) = rest.strip_prefix("message ") {
+        return Given::Message(message.to_owned());
+    }
     let words: Vec<&str> = rest.split_whitespace().collect();
     match words.as_slice() {
         ["bundle", path, codes @ ..] => {

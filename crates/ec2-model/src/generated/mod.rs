@@ -18,6 +18,11 @@ mod create_key_pair;
 mod describe_key_pairs;
 mod delete_key_pair;
 mod import_key_pair;
+mod create_security_group;
+mod describe_security_groups;
+mod delete_security_group;
+mod authorize_security_group_ingress;
+mod revoke_security_group_ingress;
 mod describe_regions;
 mod describe_availability_zones;
 mod modify_image_attribute;
@@ -38,10 +43,13 @@ mod describe_instance_attribute;
 
 /// Operations implemented here, by name.
 pub(crate) static OPERATIONS: &[&crate::model::Operation] = &[
+    &authorize_security_group_ingress::OPERATION,
     &confirm_product_instance::OPERATION,
     &create_key_pair::OPERATION,
+    &create_security_group::OPERATION,
     &create_tags::OPERATION,
     &delete_key_pair::OPERATION,
+    &delete_security_group::OPERATION,
     &delete_tags::OPERATION,
     &deregister_image::OPERATION,
     &describe_account_attributes::OPERATION,
@@ -57,6 +65,7 @@ pub(crate) static OPERATIONS: &[&crate::model::Operation] = &[
     &describe_key_pairs::OPERATION,
     &describe_network_interfaces::OPERATION,
     &describe_regions::OPERATION,
+    &describe_security_groups::OPERATION,
     &describe_subnets::OPERATION,
     &describe_tags::OPERATION,
     &describe_volumes::OPERATION,
@@ -67,6 +76,7 @@ pub(crate) static OPERATIONS: &[&crate::model::Operation] = &[
     &reboot_instances::OPERATION,
     &register_image::OPERATION,
     &reset_image_attribute::OPERATION,
+    &revoke_security_group_ingress::OPERATION,
     &run_instances::OPERATION,
     &terminate_instances::OPERATION,
 ];
@@ -91,6 +101,11 @@ macro_rules! for_each_operation {
             describe_key_pairs "DescribeKeyPairs";
             delete_key_pair "DeleteKeyPair";
             import_key_pair "ImportKeyPair";
+            create_security_group "CreateSecurityGroup";
+            describe_security_groups "DescribeSecurityGroups";
+            delete_security_group "DeleteSecurityGroup";
+            authorize_security_group_ingress "AuthorizeSecurityGroupIngress";
+            revoke_security_group_ingress "RevokeSecurityGroupIngress";
             describe_regions "DescribeRegions";
             describe_availability_zones "DescribeAvailabilityZones";
             modify_image_attribute "ModifyImageAttribute";

@@ -139,7 +139,7 @@ static PARAMETERS: &[Parameter] = &[
     Parameter { name: "SecondaryInterface.n.PrivateIpAddressCount", kind: Kind::Integer, first: V2016_11_15, last: None, rule: Rule::Refused },
     Parameter { name: "SecondaryInterface.n.SecondarySubnetId", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Refused },
     Parameter { name: "SecurityGroup.n", kind: Kind::Text, first: V2006_06_26, last: None, rule: Rule::Honoured },
-    Parameter { name: "SecurityGroupId.n", kind: Kind::Text, first: V2011_01_01, last: None, rule: Rule::Refused },
+    Parameter { name: "SecurityGroupId.n", kind: Kind::Text, first: V2011_01_01, last: None, rule: Rule::Honoured },
     Parameter { name: "SubnetId", kind: Kind::Text, first: V2009_07_15, last: None, rule: Rule::Honoured },
     Parameter { name: "TagSpecification.n.ResourceType", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Honoured },
     Parameter { name: "TagSpecification.n.Tag.n.Key", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Honoured },

@@ -7,10 +7,13 @@ use crate::soap_types::{Kind, Member, Message, Occurs, Type};
 
 /// What the operations take and answer, by name.
 pub(crate) static MESSAGES: &[Message] = &[
+    Message { operation: "AuthorizeSecurityGroupIngress", request: &AUTHORIZE_SECURITY_GROUP_INGRESS_TYPE, response: &AUTHORIZE_SECURITY_GROUP_INGRESS_RESPONSE_TYPE, early: None },
     Message { operation: "ConfirmProductInstance", request: &CONFIRM_PRODUCT_INSTANCE_TYPE, response: &CONFIRM_PRODUCT_INSTANCE_RESPONSE_TYPE, early: None },
     Message { operation: "CreateKeyPair", request: &CREATE_KEY_PAIR_TYPE, response: &CREATE_KEY_PAIR_RESPONSE_TYPE, early: None },
+    Message { operation: "CreateSecurityGroup", request: &CREATE_SECURITY_GROUP_TYPE, response: &CREATE_SECURITY_GROUP_RESPONSE_TYPE, early: None },
     Message { operation: "CreateTags", request: &CREATE_TAGS_TYPE, response: &CREATE_TAGS_RESPONSE_TYPE, early: None },
     Message { operation: "DeleteKeyPair", request: &DELETE_KEY_PAIR_TYPE, response: &DELETE_KEY_PAIR_RESPONSE_TYPE, early: None },
+    Message { operation: "DeleteSecurityGroup", request: &DELETE_SECURITY_GROUP_TYPE, response: &DELETE_SECURITY_GROUP_RESPONSE_TYPE, early: None },
     Message { operation: "DeleteTags", request: &DELETE_TAGS_TYPE, response: &DELETE_TAGS_RESPONSE_TYPE, early: None },
     Message { operation: "DeregisterImage", request: &DEREGISTER_IMAGE_TYPE, response: &DEREGISTER_IMAGE_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeAccountAttributes", request: &DESCRIBE_ACCOUNT_ATTRIBUTES_TYPE, response: &DESCRIBE_ACCOUNT_ATTRIBUTES_RESPONSE_TYPE, early: None },
@@ -23,6 +26,7 @@ pub(crate) static MESSAGES: &[Message] = &[
     Message { operation: "DescribeKeyPairs", request: &DESCRIBE_KEY_PAIRS_TYPE, response: &DESCRIBE_KEY_PAIRS_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeNetworkInterfaces", request: &DESCRIBE_NETWORK_INTERFACES_TYPE, response: &DESCRIBE_NETWORK_INTERFACES_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeRegions", request: &DESCRIBE_REGIONS_TYPE, response: &DESCRIBE_REGIONS_RESPONSE_TYPE, early: None },
+    Message { operation: "DescribeSecurityGroups", request: &DESCRIBE_SECURITY_GROUPS_TYPE, response: &DESCRIBE_SECURITY_GROUPS_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeSubnets", request: &DESCRIBE_SUBNETS_TYPE, response: &DESCRIBE_SUBNETS_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeTags", request: &DESCRIBE_TAGS_TYPE, response: &DESCRIBE_TAGS_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeVolumes", request: &DESCRIBE_VOLUMES_TYPE, response: &DESCRIBE_VOLUMES_RESPONSE_TYPE, early: None },
@@ -33,9 +37,57 @@ pub(crate) static MESSAGES: &[Message] = &[
     Message { operation: "RebootInstances", request: &REBOOT_INSTANCES_TYPE, response: &REBOOT_INSTANCES_RESPONSE_TYPE, early: None },
     Message { operation: "RegisterImage", request: &REGISTER_IMAGE_TYPE, response: &REGISTER_IMAGE_RESPONSE_TYPE, early: None },
     Message { operation: "ResetImageAttribute", request: &RESET_IMAGE_ATTRIBUTE_TYPE, response: &RESET_IMAGE_ATTRIBUTE_RESPONSE_TYPE, early: None },
+    Message { operation: "RevokeSecurityGroupIngress", request: &REVOKE_SECURITY_GROUP_INGRESS_TYPE, response: &REVOKE_SECURITY_GROUP_INGRESS_RESPONSE_TYPE, early: None },
     Message { operation: "RunInstances", request: &RUN_INSTANCES_TYPE, response: &RUN_INSTANCES_RESPONSE_TYPE, early: Some((&RESERVATION_INFO_TYPE, V2008_05_05)) },
     Message { operation: "TerminateInstances", request: &TERMINATE_INSTANCES_TYPE, response: &TERMINATE_INSTANCES_RESPONSE_TYPE, early: None },
 ];
+
+static USER_ID_GROUP_PAIR_TYPE: Type = Type { name: "UserIdGroupPairType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "userId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: Some(V2006_06_26), last: Some(V2010_11_15) },
+    Member { name: "userId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2011_01_01), last: None },
+    Member { name: "groupId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2011_01_01), last: None },
+    Member { name: "groupName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: Some(V2006_06_26), last: Some(V2010_11_15) },
+    Member { name: "groupName", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2011_01_01), last: None },
+] };
+
+static USER_ID_GROUP_PAIR_SET_TYPE: Type = Type { name: "UserIdGroupPairSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&USER_ID_GROUP_PAIR_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static IP_RANGE_ITEM_TYPE: Type = Type { name: "IpRangeItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "cidrIp", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static IP_RANGE_SET_TYPE: Type = Type { name: "IpRangeSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&IP_RANGE_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static IP_PERMISSION_TYPE: Type = Type { name: "IpPermissionType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "ipProtocol", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "fromPort", kind: Kind::Plain("int"), occurs: Occurs::Once, first: Some(V2006_06_26), last: Some(V2010_11_15) },
+    Member { name: "fromPort", kind: Kind::Plain("int"), occurs: Occurs::AtMostOnce, first: Some(V2011_01_01), last: None },
+    Member { name: "toPort", kind: Kind::Plain("int"), occurs: Occurs::Once, first: Some(V2006_06_26), last: Some(V2010_11_15) },
+    Member { name: "toPort", kind: Kind::Plain("int"), occurs: Occurs::AtMostOnce, first: Some(V2011_01_01), last: None },
+    Member { name: "groups", kind: Kind::Typed(&USER_ID_GROUP_PAIR_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "ipRanges", kind: Kind::Typed(&IP_RANGE_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static IP_PERMISSION_SET_TYPE: Type = Type { name: "IpPermissionSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&IP_PERMISSION_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static AUTHORIZE_SECURITY_GROUP_INGRESS_TYPE: Type = Type { name: "AuthorizeSecurityGroupIngressType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "userId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: Some(V2006_06_26), last: Some(V2010_11_15) },
+    Member { name: "groupName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: Some(V2006_06_26), last: Some(V2010_11_15) },
+    Member { name: "userId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2011_01_01), last: None },
+    Member { name: "groupId", kind: Kind::Plain("string"), occurs: Occurs::Choice, first: Some(V2011_01_01), last: None },
+    Member { name: "groupName", kind: Kind::Plain("string"), occurs: Occurs::Choice, first: Some(V2011_01_01), last: None },
+    Member { name: "ipPermissions", kind: Kind::Typed(&IP_PERMISSION_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static AUTHORIZE_SECURITY_GROUP_INGRESS_RESPONSE_TYPE: Type = Type { name: "AuthorizeSecurityGroupIngressResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "return", kind: Kind::Plain("boolean"), occurs: Occurs::Once, first: None, last: None },
+] };
 
 static CONFIRM_PRODUCT_INSTANCE_TYPE: Type = Type { name: "ConfirmProductInstanceType", is_mixed: false, attributes: &[], members: &[
     Member { name: "productCode", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
@@ -55,6 +107,17 @@ static CREATE_KEY_PAIR_RESPONSE_TYPE: Type = Type { name: "CreateKeyPairResponse
     Member { name: "keyName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
     Member { name: "keyFingerprint", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
     Member { name: "keyMaterial", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static CREATE_SECURITY_GROUP_TYPE: Type = Type { name: "CreateSecurityGroupType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "groupName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "groupDescription", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "vpcId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2011_01_01), last: None },
+] };
+
+static CREATE_SECURITY_GROUP_RESPONSE_TYPE: Type = Type { name: "CreateSecurityGroupResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "return", kind: Kind::Plain("boolean"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "groupId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: Some(V2011_01_01), last: None },
 ] };
 
 static RESOURCE_ID_SET_ITEM_TYPE: Type = Type { name: "ResourceIdSetItemType", is_mixed: false, attributes: &[], members: &[
@@ -88,6 +151,16 @@ static DELETE_KEY_PAIR_TYPE: Type = Type { name: "DeleteKeyPairType", is_mixed: 
 ] };
 
 static DELETE_KEY_PAIR_RESPONSE_TYPE: Type = Type { name: "DeleteKeyPairResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "return", kind: Kind::Plain("boolean"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static DELETE_SECURITY_GROUP_TYPE: Type = Type { name: "DeleteSecurityGroupType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "groupName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: Some(V2006_06_26), last: Some(V2010_11_15) },
+    Member { name: "groupId", kind: Kind::Plain("string"), occurs: Occurs::Choice, first: Some(V2011_01_01), last: None },
+    Member { name: "groupName", kind: Kind::Plain("string"), occurs: Occurs::Choice, first: Some(V2011_01_01), last: None },
+] };
+
+static DELETE_SECURITY_GROUP_RESPONSE_TYPE: Type = Type { name: "DeleteSecurityGroupResponseType", is_mixed: false, attributes: &[], members: &[
     Member { name: "return", kind: Kind::Plain("boolean"), occurs: Occurs::Once, first: None, last: None },
 ] };
 
@@ -740,6 +813,47 @@ static DESCRIBE_REGIONS_RESPONSE_TYPE: Type = Type { name: "DescribeRegionsRespo
     Member { name: "regionInfo", kind: Kind::Typed(&REGION_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
 ] };
 
+static DESCRIBE_SECURITY_GROUPS_SET_ITEM_TYPE: Type = Type { name: "DescribeSecurityGroupsSetItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "groupName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static DESCRIBE_SECURITY_GROUPS_SET_TYPE: Type = Type { name: "DescribeSecurityGroupsSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&DESCRIBE_SECURITY_GROUPS_SET_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static DESCRIBE_SECURITY_GROUPS_ID_SET_ITEM_TYPE: Type = Type { name: "DescribeSecurityGroupsIdSetItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "groupId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static DESCRIBE_SECURITY_GROUPS_ID_SET_TYPE: Type = Type { name: "DescribeSecurityGroupsIdSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&DESCRIBE_SECURITY_GROUPS_ID_SET_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static DESCRIBE_SECURITY_GROUPS_TYPE: Type = Type { name: "DescribeSecurityGroupsType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "securityGroupSet", kind: Kind::Typed(&DESCRIBE_SECURITY_GROUPS_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "securityGroupIdSet", kind: Kind::Typed(&DESCRIBE_SECURITY_GROUPS_ID_SET_TYPE), occurs: Occurs::AtMostOnce, first: Some(V2011_01_01), last: None },
+    Member { name: "filterSet", kind: Kind::Typed(&FILTER_SET_TYPE), occurs: Occurs::AtMostOnce, first: Some(V2010_08_31), last: None },
+] };
+
+static SECURITY_GROUP_ITEM_TYPE: Type = Type { name: "SecurityGroupItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "ownerId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "groupId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: Some(V2011_01_01), last: None },
+    Member { name: "groupName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "groupDescription", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "vpcId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2011_01_01), last: None },
+    Member { name: "ipPermissions", kind: Kind::Typed(&IP_PERMISSION_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "ipPermissionsEgress", kind: Kind::Typed(&IP_PERMISSION_SET_TYPE), occurs: Occurs::AtMostOnce, first: Some(V2011_01_01), last: None },
+    Member { name: "tagSet", kind: Kind::Typed(&RESOURCE_TAG_SET_TYPE), occurs: Occurs::AtMostOnce, first: Some(V2011_01_01), last: None },
+] };
+
+static SECURITY_GROUP_SET_TYPE: Type = Type { name: "SecurityGroupSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&SECURITY_GROUP_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static DESCRIBE_SECURITY_GROUPS_RESPONSE_TYPE: Type = Type { name: "DescribeSecurityGroupsResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "securityGroupInfo", kind: Kind::Typed(&SECURITY_GROUP_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
+] };
+
 static SUBNET_ID_SET_ITEM_TYPE: Type = Type { name: "SubnetIdSetItemType", is_mixed: false, attributes: &[], members: &[
     Member { name: "subnetId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
 ] };
@@ -948,6 +1062,19 @@ static RESET_IMAGE_ATTRIBUTE_TYPE: Type = Type { name: "ResetImageAttributeType"
 ] };
 
 static RESET_IMAGE_ATTRIBUTE_RESPONSE_TYPE: Type = Type { name: "ResetImageAttributeResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "return", kind: Kind::Plain("boolean"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static REVOKE_SECURITY_GROUP_INGRESS_TYPE: Type = Type { name: "RevokeSecurityGroupIngressType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "userId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: Some(V2006_06_26), last: Some(V2010_11_15) },
+    Member { name: "groupName", kind: Kind::Plain("string"), occurs: Occurs::Once, first: Some(V2006_06_26), last: Some(V2010_11_15) },
+    Member { name: "userId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2011_01_01), last: None },
+    Member { name: "groupId", kind: Kind::Plain("string"), occurs: Occurs::Choice, first: Some(V2011_01_01), last: None },
+    Member { name: "groupName", kind: Kind::Plain("string"), occurs: Occurs::Choice, first: Some(V2011_01_01), last: None },
+    Member { name: "ipPermissions", kind: Kind::Typed(&IP_PERMISSION_SET_TYPE), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static REVOKE_SECURITY_GROUP_INGRESS_RESPONSE_TYPE: Type = Type { name: "RevokeSecurityGroupIngressResponseType", is_mixed: false, attributes: &[], members: &[
     Member { name: "return", kind: Kind::Plain("boolean"), occurs: Occurs::Once, first: None, last: None },
 ] };
 

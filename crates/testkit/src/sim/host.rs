@@ -34,6 +34,7 @@ pub(crate) fn host(shared: &Arc<Shared>) -> Host {
             acceleration: "dice".into(),
             machine: "dice".into(),
             is_simulated: false,
+            carries_rules_out: true,
             ground: GroundPlan {
                 guest_network: Ipv4Addr::new(10, 192, 0, 0),
                 guest_prefix: 22,
