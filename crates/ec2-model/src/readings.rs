@@ -166,7 +166,6 @@ enum Form<'a> {
     Time,
     Integer,
     Boolean,
-    Base64,
     /// Twelve digits, with or without dashes, or a word in small letters.
     Account,
     /// Small letters, a dash, 8 or 17 digits: what resources are called.
@@ -185,7 +184,8 @@ impl<'a> Form<'a> {
             (Rule::Only(_), Kind::Integer) | (_, Kind::Integer) => Some(Form::Integer),
             (Rule::Only(_), Kind::Boolean) | (_, Kind::Boolean) => Some(Form::Boolean),
             (Rule::Only(value), _) => Some(Form::Exactly(value)),
-            (_, Kind::Base64) => Some(Form::Base64),
+            // What is not of its alphabet is ignored in base64: it may hold anything.
+            (_, Kind::Base64) => Some(Form::Text),
             (_, Kind::Time) => Some(Form::Time),
             (_, Kind::Text) => Some(Form::of_text(parameter.name)),
         }
@@ -216,9 +216,6 @@ impl<'a> Form<'a> {
             }),
             Form::Integer => (usize::MAX, |it| it.is_ascii_digit() || b"+-".contains(&it)),
             Form::Boolean => (5, |it| it.is_ascii_alphanumeric()),
-            Form::Base64 => (usize::MAX, |it| {
-                it.is_ascii_alphanumeric() || b"+/=-_ \r\n\t".contains(&it)
-            }),
             Form::Account | Form::Id | Form::Plain => (64, |it| {
                 it.is_ascii_lowercase() || it.is_ascii_digit() || b"-./".contains(&it)
             }),
@@ -248,7 +245,7 @@ impl<'a> Form<'a> {
                     && digits.bytes().all(|it| it.is_ascii_hexdigit())
                     && matches!(digits.len(), 8 | 17)
             }),
-            Form::Base64 | Form::Plain | Form::Word | Form::Text => true,
+            Form::Plain | Form::Word | Form::Text => true,
         }
     }
 }

@@ -162,6 +162,33 @@ fn requests_that_are_signed_alike_are_both_refused() {
     }
 }
 
+/// Base64 is read without the characters that are not of its alphabet, so that it may hold names.
+#[test]
+fn base64_can_hold_anything() {
+    let import = |name: &str, material: &str| {
+        let mut params = Params::default();
+        let common = request("ImportKeyPair", &[]);
+        for (name, value) in common.iter().filter(|(name, _)| *name != "Version") {
+            params.insert(name.into(), value.into()).unwrap();
+        }
+        for (name, value) in [
+            ("Version", "2010-08-31"),
+            ("KeyName", name),
+            ("PublicKeyMaterial", material),
+        ] {
+            params.insert(name.into(), value.into()).unwrap();
+        }
+        params
+    };
+    let one = import("k", "AA.AAPublicKeyMaterialBBBB");
+    let other = import("kPublicKeyMaterialAA.AA", "BBBB");
+    assert_eq!(signed(&one), signed(&other));
+    for params in [&one, &other] {
+        assert!(check(params).is_ok());
+        assert_eq!(others(&signed(params), params), Err(Unclear::Others));
+    }
+}
+
 /// What an attacker sends who has seen a good request.
 #[test]
 fn forgeries_of_a_good_request_are_refused() {
