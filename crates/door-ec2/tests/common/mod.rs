@@ -9,7 +9,7 @@ pub(crate) mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ use cumulet_engine::environment::{
 };
 use cumulet_engine::reconcile::Reconcilers;
 use cumulet_engine::{Engine, EngineConfig, State};
-use cumulet_store::{MemoryEngine, Store};
+use cumulet_store::{Batch, Change, MemoryEngine, Revision, Store, StoreError};
 use cumulet_wire::query::{Params, encode};
 use zeroize::Zeroizing;
 
@@ -47,6 +47,7 @@ pub(crate) struct Cloud {
     pub(crate) engine: Engine,
     pub(crate) door: Ec2Door,
     objects: Arc<Objects>,
+    is_disk_full: Arc<AtomicBool>,
     reconcilers: Reconcilers,
 }
 
@@ -120,8 +121,12 @@ impl Cloud {
     }
 
     pub(crate) async fn start_as(setup: Setup) -> Self {
-        let store =
-            Store::open(Box::new(MemoryEngine::default()), State::default()).expect("store");
+        let is_disk_full = Arc::new(AtomicBool::new(false));
+        let records = Records {
+            kept: MemoryEngine::default(),
+            is_disk_full: is_disk_full.clone(),
+        };
+        let store = Store::open(Box::new(records), State::default()).expect("store");
         let bootstrap = bootstrap();
         let plan = move |state: &State| Ok::<_, Error>(plan_bootstrap(state, &bootstrap));
         store.commit(plan).await.expect("bootstrap");
@@ -155,8 +160,19 @@ impl Cloud {
             door: Ec2Door::new(engine.clone()),
             engine,
             objects,
+            is_disk_full,
             reconcilers,
         }
+    }
+
+    /// Whether the disk of the records takes nothing.
+    pub(crate) fn fill_disk(&self, is_full: bool) {
+        self.is_disk_full.store(is_full, Ordering::Relaxed);
+    }
+
+    /// Whether the object store fails.
+    pub(crate) fn break_objects(&self, is_broken: bool) {
+        self.objects.1.store(is_broken, Ordering::Relaxed);
     }
 
     /// The first user, of account 1.
@@ -622,6 +638,28 @@ impl Entropy for Counter {
     }
 }
 
+/// Records in memory, on a disk that may be full.
+struct Records {
+    kept: MemoryEngine,
+    is_disk_full: Arc<AtomicBool>,
+}
+
+impl cumulet_store::Engine for Records {
+    fn load(
+        &mut self,
+        sink: &mut dyn FnMut(Revision, Change) -> Result<(), StoreError>,
+    ) -> Result<Revision, StoreError> {
+        self.kept.load(sink)
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<Revision, StoreError> {
+        if self.is_disk_full.load(Ordering::Relaxed) {
+            return Err(StoreError::NoSpace);
+        }
+        self.kept.commit(batch)
+    }
+}
+
 struct PlainSealer;
 
 impl Sealer for PlainSealer {
@@ -656,10 +694,13 @@ impl KeyForge for OneKey {
 }
 
 #[derive(Default)]
-struct Objects(std::sync::Mutex<BTreeMap<String, Vec<u8>>>);
+struct Objects(std::sync::Mutex<BTreeMap<String, Vec<u8>>>, AtomicBool);
 
 impl Objects {
     fn find(&self, bucket: &str, key: &str) -> Result<Vec<u8>, ObjectError> {
+        if self.1.load(Ordering::Relaxed) {
+            return Err(ObjectError::Failed("/srv/objects: an I/O error".into()));
+        }
         let name = format!("{bucket}/{key}");
         let files = self.0.lock().expect("not poisoned");
         files.get(&name).cloned().ok_or(ObjectError::NotFound(name))
