@@ -30,6 +30,7 @@ const FILTERS: Known = Known {
         "availability-zone",
         "availability-zone-id",
         "description",
+        "group-id",
         "group-name",
         "interface-type",
         "mac-address",
@@ -51,7 +52,6 @@ const FILTERS: Known = Known {
         "addresses.association.",
         "association.",
         "attachment.nat-gateway-id",
-        "group-id",
         "ipv6-addresses.",
         "operator.principal",
         "outpost-arn",
@@ -218,7 +218,14 @@ impl Port<'_> {
             "availability-zone" => self.surroundings.zone.clone(),
             "availability-zone-id" => zone_id(&self.surroundings.region),
             "description" => String::new(),
-            "group-name" => return self.reservation.groups.clone(),
+            "group-id" => {
+                let groups = self.reservation.groups.iter();
+                return groups.map(|group| group.id.to_string()).collect();
+            }
+            "group-name" => {
+                let groups = self.reservation.groups.iter();
+                return groups.map(|group| group.name.clone()).collect();
+            }
             "interface-type" => "interface".to_owned(),
             "mac-address" => self.mac(),
             "network-interface-id" => self.id().to_string(),

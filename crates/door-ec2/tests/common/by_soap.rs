@@ -15,6 +15,8 @@ pub(crate) type Told = Arc<Mutex<BTreeSet<(String, String)>>>;
 #[derive(Default)]
 struct Node {
     name: String,
+    /// In the order of their names.
+    attributes: Vec<(String, String)>,
     children: Vec<Node>,
     text: String,
 }
@@ -34,7 +36,11 @@ impl Node {
     }
 
     fn write(&self, out: &mut String) {
-        out.push_str(&format!("<{}>", self.name));
+        out.push_str(&format!("<{}", self.name));
+        for (name, value) in &self.attributes {
+            out.push_str(&format!(" {name}=\"{value}\""));
+        }
+        out.push('>');
         cumulet_wire::xml::escape(&self.text, out);
         for child in &self.children {
             child.write(out);
@@ -92,6 +98,17 @@ pub(crate) fn message(action: &str, version: &str, parameters: &[(&str, &str)]) 
             put(&mut root, field.path, &[], "");
             if let Meaning::Sets(None, others) = field.meaning {
                 said.extend(others.iter().map(|(name, _)| *name));
+            }
+        }
+    }
+    for field in &fields {
+        let place = field.path.split_once("/@");
+        if let (Meaning::Always(value), Some((element, attribute))) = (field.meaning, place) {
+            let mut elements = root.children.iter_mut();
+            if let Some(node) = elements.find(|it| it.name == element) {
+                node.attributes
+                    .push((attribute.to_owned(), value.to_owned()));
+                node.attributes.sort();
             }
         }
     }
