@@ -16,6 +16,7 @@ use cumulet_wire::time::format_iso8601;
 use crate::images;
 use crate::instance_ports::Port;
 use crate::tags;
+use crate::volumes;
 
 /// What an instance's record does not hold and its description shows.
 pub(crate) struct Surroundings {
@@ -190,7 +191,8 @@ fn write_instance(
     answer.leaf("architecture", surroundings.architecture(instance));
     answer.leaf("rootDeviceType", "instance-store");
     answer.leaf("rootDeviceName", images::root_device(image));
-    answer.structure("blockDeviceMapping", |_| {});
+    let volume = surroundings.state.root_volume(instance);
+    volumes::write_mapping(answer, images::root_device(image), volume.as_ref());
     answer.leaf("virtualizationType", "hvm");
     let token = reservation.client_token.as_ref();
     answer.leaf(

@@ -97,7 +97,7 @@ async fn what_a_tool_asked_for_it_reads_again() {
     cloud.wait_for(instance, InstanceState::Running).await;
     let ids = [("InstanceId.1", id.as_str())];
     let read = client.ask("DescribeInstances", NEW, &ids).await.ok();
-    let interface = format!("eni-{digits}");
+    let (interface, volume) = (format!("eni-{digits}"), format!("vol-{digits}"));
     let attachment = format!("eni-attach-{digits}");
     let address = cloud.engine.snapshot().instances[&instance].address;
     let address = address.to_string();
@@ -125,6 +125,9 @@ async fn what_a_tool_asked_for_it_reads_again() {
             "capacityReservationSpecification/capacityReservationPreference",
             "open",
         ),
+        ("blockDeviceMapping/item/ebs/volumeId", &volume),
+        ("blockDeviceMapping/item/ebs/status", "attached"),
+        ("blockDeviceMapping/item/ebs/deleteOnTermination", "true"),
         ("networkInterfaceSet/item/networkInterfaceId", &interface),
         ("networkInterfaceSet/item/subnetId", &subnet),
         ("networkInterfaceSet/item/vpcId", &vpc),

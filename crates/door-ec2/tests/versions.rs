@@ -25,7 +25,6 @@ const NOTHING_TO_SAY: &[(&str, &str)] = &[
     ("@/platform", "said of Windows only"),
     ("@/ipAddress", "no public addresses yet"),
     ("@/ipv6Address", "no IPv6 yet"),
-    ("@/blockDeviceMapping/item", "no volumes yet"),
     ("@/instanceLifecycle", "said of spot instances only"),
     ("@/spotInstanceRequestId", "no spot instances"),
     ("@/license", "no licences"),
