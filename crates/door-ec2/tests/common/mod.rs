@@ -5,6 +5,7 @@
 
 pub(crate) mod by_soap;
 pub(crate) mod honest;
+mod surroundings;
 pub(crate) mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,14 +29,16 @@ use cumulet_domain::{AccountId, Digest, Error, ImageId, InstanceId, KernelId, Ti
 use cumulet_door_ec2::{Ec2Door, Handled, RequestContext};
 use cumulet_engine::accounts::{Bootstrap, plan_bootstrap, secret_context};
 use cumulet_engine::environment::{
-    Clock, CreatedKey, Entropy, Environment, ImageObjects, ImportedKey, KeyForge, ObjectError,
-    ObjectReader, Sealer,
+    Clock, CreatedKey, Environment, ImageObjects, ImportedKey, KeyForge, ObjectError, ObjectReader,
+    Sealer,
 };
 use cumulet_engine::reconcile::Reconcilers;
 use cumulet_engine::{Engine, EngineConfig, State};
-use cumulet_store::{Batch, Change, MemoryEngine, Revision, Store, StoreError};
+use cumulet_store::{MemoryEngine, Store};
 use cumulet_wire::query::{Params, encode};
 use zeroize::Zeroizing;
+
+use surroundings::{Counter, Records, StillClock};
 
 /// 2026-01-02T03:04:05Z.
 pub(crate) const NOW: Timestamp = Timestamp(1_767_323_045_000);
@@ -612,51 +615,6 @@ impl Reply {
 
     pub(crate) fn value(&self, name: &str) -> Option<String> {
         self.values(name).into_iter().next()
-    }
-}
-
-struct StillClock;
-
-impl Clock for StillClock {
-    fn now(&self) -> Timestamp {
-        NOW
-    }
-}
-
-/// Distinct and repeatable; nothing here is secret.
-struct Counter(AtomicU64);
-
-impl Entropy for Counter {
-    fn fill(&self, bytes: &mut [u8]) {
-        for chunk in bytes.chunks_mut(8) {
-            let next = self
-                .0
-                .fetch_add(1, Ordering::Relaxed)
-                .wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            chunk.copy_from_slice(&next.to_le_bytes()[..chunk.len()]);
-        }
-    }
-}
-
-/// Records in memory, on a disk that may be full.
-struct Records {
-    kept: MemoryEngine,
-    is_disk_full: Arc<AtomicBool>,
-}
-
-impl cumulet_store::Engine for Records {
-    fn load(
-        &mut self,
-        sink: &mut dyn FnMut(Revision, Change) -> Result<(), StoreError>,
-    ) -> Result<Revision, StoreError> {
-        self.kept.load(sink)
-    }
-
-    fn commit(&mut self, batch: &Batch) -> Result<Revision, StoreError> {
-        if self.is_disk_full.load(Ordering::Relaxed) {
-            return Err(StoreError::NoSpace);
-        }
-        self.kept.commit(batch)
     }
 }
 
