@@ -62,7 +62,7 @@ async fn what_is_not_of_the_version_or_not_honoured_is_refused() {
     ];
     let with = |name: &'static str, value: &'static str| [&run[..], &[(name, value)]].concat();
     let cases: Vec<Case> = vec![
-        ("DescribeVpcs", NEW, vec![], "UnsupportedOperation"),
+        ("CreateVpc", NEW, vec![], "UnsupportedOperation"),
         (
             "StartInstances",
             "2009-10-31",

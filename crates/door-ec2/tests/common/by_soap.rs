@@ -130,6 +130,14 @@ fn name_by_soap(action: &str, version: Version, name: &str) -> String {
     if action == "GetConsoleOutput" && name == "InstanceId.1" {
         return "InstanceId".to_owned();
     }
+    if action.ends_with("SecurityGroupIngress") {
+        // What Query says flat is a list of one.
+        return match name {
+            "IpProtocol" | "FromPort" | "ToPort" => format!("IpPermissions.1.{name}"),
+            "CidrIp" => "IpPermissions.1.IpRanges.1.CidrIp".to_owned(),
+            _ => name.to_owned(),
+        };
+    }
     let is_listed = ["ImageId", "MinCount", "MaxCount", "KeyName"].contains(&name);
     if action == "RunInstances" && is_listed && version <= dates::V2007_03_01 {
         format!("InstancesSet.1.{name}")

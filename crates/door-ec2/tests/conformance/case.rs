@@ -7,6 +7,8 @@ use cumulet_ec2_model::{Version, soap};
 pub(crate) struct Case {
     pub(crate) version: Version,
     pub(crate) title: String,
+    /// The text that version 1 would sign has several readings.
+    pub(crate) is_ambiguous: bool,
     pub(crate) given: Vec<Given>,
     /// As it is printed, from `https://` on.
     pub(crate) query: Option<String>,
@@ -42,10 +44,13 @@ pub(crate) fn parse(text: &str) -> Vec<Case> {
     let mut section = "";
     let mut sections: Vec<(&str, String)> = vec![];
     let mut head: Option<(Version, String, Vec<Given>, Option<&str>)> = None;
+    let mut is_ambiguous = false;
     for line in text.lines().chain(["case end"]) {
         if let Some(rest) = line.strip_prefix("case ") {
             if let Some(head) = head.take() {
-                cases.push(assemble(head, std::mem::take(&mut sections)));
+                let mut case = assemble(head, std::mem::take(&mut sections));
+                case.is_ambiguous = std::mem::take(&mut is_ambiguous);
+                cases.push(case);
             }
             let (date, title) = rest.split_once(' ').unwrap_or((rest, ""));
             if date != "end" {
@@ -66,6 +71,7 @@ pub(crate) fn parse(text: &str) -> Vec<Case> {
         } else if let Some((_, _, givens, only)) = &mut head {
             match line.trim() {
                 "" => {}
+                "several readings" => is_ambiguous = true,
                 "query only" => *only = Some("query"),
                 "soap only" => *only = Some("soap"),
                 line if line.starts_with('#') => {}
@@ -87,6 +93,7 @@ fn assemble(
     let mut case = Case {
         version,
         title,
+        is_ambiguous: false,
         given,
         query: None,
         soap: None,

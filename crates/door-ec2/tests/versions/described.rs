@@ -63,10 +63,6 @@ pub(crate) const NOTHING_TO_SAY: &[(&str, &str)] = &[
     // Ports.
     ("networkInterfaceSet/item/requesterId", "the owner's own"),
     (
-        "networkInterfaceSet/item/groupSet/item/groupId",
-        "groups have no ids yet",
-    ),
-    (
         "networkInterfaceSet/item/association",
         "no public addresses yet",
     ),
@@ -281,7 +277,6 @@ pub(crate) fn excuse(
         }
         // Of an instance, unlike of an image, more is known.
         "DescribeInstanceAttribute" => Some(match path {
-            "groupSet/item/groupId" => Some("groups have no ids yet"),
             "userData/value" => Some("the launch gave none; describe.rs has one that did"),
             "ramdisk/value" => Some("a kernel and its ramdisk are one thing here"),
             "sriovNetSupport/value" => Some("no such devices"),
