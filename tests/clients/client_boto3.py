@@ -187,6 +187,91 @@ def write_on(instance, nonce):
     )
 
 
+def look_around(instance):
+    """What tools read before and after a launch, by their own pages and waiters."""
+
+    def pages(name, member, **given):
+        return [it for page in ec2.get_paginator(name).paginate(**given) for it in page[member]]
+
+    now = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
+    (vpc,) = pages("describe_vpcs", "Vpcs", Filters=[{"Name": "is-default", "Values": ["true"]}])
+    same("the network", vpc["VpcId"], now["VpcId"])
+    (subnet,) = pages("describe_subnets", "Subnets", Filters=[{"Name": "vpc-id", "Values": [vpc["VpcId"]]}])
+    same("the subnet", subnet["SubnetId"], now["SubnetId"])
+    same("its zone", subnet["AvailabilityZone"], now["Placement"]["AvailabilityZone"])
+    of_instance = [{"Name": "attachment.instance-id", "Values": [instance]}]
+    (port,) = pages("describe_network_interfaces", "NetworkInterfaces", Filters=of_instance)
+    same("the port", port["NetworkInterfaceId"], now["NetworkInterfaces"][0]["NetworkInterfaceId"])
+    same("its address", port["PrivateIpAddress"], now["PrivateIpAddress"])
+    same("its groups", port["Groups"], now["SecurityGroups"])
+    (disk,) = pages("describe_volumes", "Volumes", Filters=of_instance)
+    ec2.get_waiter("volume_in_use").wait(
+        VolumeIds=[disk["VolumeId"]], WaiterConfig={"Delay": 1, "MaxAttempts": 5}
+    )
+    (mapping,) = now["BlockDeviceMappings"]
+    same("the disk", mapping["Ebs"]["VolumeId"], disk["VolumeId"])
+    same("its device", mapping["DeviceName"], disk["Attachments"][0]["Device"])
+    (kind,) = ec2.describe_instance_types(InstanceTypes=[now["InstanceType"]])["InstanceTypes"]
+    same("the type", kind["InstanceType"], now["InstanceType"])
+    offered = pages("describe_instance_type_offerings", "InstanceTypeOfferings", LocationType="availability-zone")
+    holds("the type is offered", now["InstanceType"] in [it["InstanceType"] for it in offered])
+    same("the locations", {it["Location"] for it in offered}, {subnet["AvailabilityZone"]})
+    known = pages("describe_instance_types", "InstanceTypes", PaginationConfig={"PageSize": 5})
+    same("the types", sorted(it["InstanceType"] for it in known), sorted(it["InstanceType"] for it in offered))
+    attributes = ec2.describe_account_attributes(AttributeNames=["default-vpc"])["AccountAttributes"]
+    same("the default network", attributes[0]["AttributeValues"], [{"AttributeValue": vpc["VpcId"]}])
+
+    def attribute(name, member):
+        return ec2.describe_instance_attribute(InstanceId=instance, Attribute=name)[member]
+
+    same("the attribute", attribute("instanceType", "InstanceType"), {"Value": now["InstanceType"]})
+    same("the attribute", attribute("disableApiTermination", "DisableApiTermination"), {"Value": False})
+    same("the groups", attribute("groupSet", "Groups"), now["SecurityGroups"])
+    refused(
+        "a type that is not there",
+        "InvalidInstanceType",
+        lambda: ec2.describe_instance_types(InstanceTypes=["x9.huge"]),
+        code_of,
+    )
+
+
+def guard_with_rules(*carried):
+    name = "web-" + BUCKET
+    group = ec2.create_security_group(GroupName=name, Description="Web")["GroupId"]
+    refused(
+        "the same name again",
+        "InvalidGroup.Duplicate",
+        lambda: ec2.create_security_group(GroupName=name, Description="Web"),
+        code_of,
+    )
+    rule = {"IpProtocol": "tcp", "FromPort": 80, "ToPort": 80, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+
+    def rules():
+        (shown,) = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"]
+        return [(it["IpProtocol"], it["FromPort"], it["ToPort"]) for it in shown["IpPermissions"]]
+
+    def authorize():
+        return ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
+
+    same("a new group's rules", rules(), [])
+    if common.IS_SIMULATED:
+        authorize()
+        same("the rules", rules(), [("tcp", 80, 80)])
+        refused("the same rule again", "InvalidPermission.Duplicate", authorize, code_of)
+        ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=[rule])
+    else:
+        refused("a rule that no kernel enforces yet", "UnsupportedOperation", authorize, code_of)
+    same("the rules", rules(), [])
+    ec2.delete_security_group(GroupId=group)
+    refused(
+        "a group that is gone",
+        "InvalidGroup.NotFound",
+        lambda: ec2.describe_security_groups(GroupIds=[group]),
+        code_of,
+    )
+    return carried[-1]
+
+
 def run_until_proof(*carried):
     image, nonce = carried[-1], common.fresh_nonce()
     size = {"InstanceType": common.INSTANCE_TYPE} if common.INSTANCE_TYPE else {}
@@ -220,6 +305,7 @@ def run_until_proof(*carried):
     status = ec2.describe_instance_status(InstanceIds=[instance])["InstanceStatuses"]
     same("the system's status", status[0]["SystemStatus"]["Status"], "ok")
     write_on(instance, nonce)
+    look_around(instance)
     return instance
 
 
@@ -261,6 +347,7 @@ common.main(
     delete_objects,
     upload_and_register,
     share_the_image,
+    guard_with_rules,
     run_until_proof,
     terminate,
     deregister,

@@ -36,8 +36,28 @@ pub(crate) async fn run(call: &Call<'_>) -> Result<String, Refused> {
     Ok(answer.finish())
 }
 
+/// Addresses are `public` ones: a private one that is the guest's own.  `direct`, the other kind of
+/// 2007, would be one address that is not translated.
+fn check_addressing(asked: Option<&str>) -> Result<(), Refused> {
+    match asked {
+        None | Some("public") => Ok(()),
+        Some("direct") => Err(Refused::new(
+            400,
+            "UnsupportedOperation",
+            "AddressingType direct is not supported here. It is public.",
+        )),
+        Some(other) => {
+            let other: String = other.chars().take(120).collect();
+            Err(Refused::invalid(format!(
+                "Invalid value '{other}' for AddressingType. It is public or direct."
+            )))
+        }
+    }
+}
+
 fn decode(call: &Call<'_>) -> Result<Launch, Refused> {
     let request = &call.request;
+    check_addressing(request.text("AddressingType"))?;
     let text = |name: &str| request.text(name).map(str::to_owned);
     // The digest of user data is compared by clients: what is not whole is refused, never cut.
     let user_data = request.base64("UserData", USER_DATA_LEN_MAX)?;

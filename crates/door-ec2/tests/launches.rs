@@ -318,6 +318,19 @@ async fn several_images_are_soaps_alone_and_until_2007_03_01() {
         };
         assert_eq!(fault(&reply), code, "{version}");
     }
+    for (kind, code) in [
+        ("direct", "UnsupportedOperation"),
+        ("both", "InvalidParameterValue"),
+    ] {
+        let asked = [
+            ("ImageId", image.as_str()),
+            ("MinCount", "1"),
+            ("MaxCount", "1"),
+            ("AddressingType", kind),
+        ];
+        let reply = client.ask("RunInstances", OLD, &asked).await;
+        assert_eq!(reply.code(400), code, "{}", reply.text);
+    }
     let inside = format!("<instancesSet>{}</instancesSet>", item(&image, "1", "1"));
     let reply = client.soap("RunInstances", "2007-08-29", &inside).await;
     assert_eq!(fault(&reply), "Client.UnknownParameter");

@@ -15,7 +15,7 @@ pub(crate) static OPERATION: Operation = Operation {
 
 static PARAMETERS: &[Parameter] = &[
     Parameter { name: "AdditionalInfo", kind: Kind::Text, first: V2006_06_26, last: None, rule: Rule::Refused },
-    Parameter { name: "AddressingType", kind: Kind::Text, first: V2007_01_19, last: Some(V2013_02_01), rule: Rule::Only("public") },
+    Parameter { name: "AddressingType", kind: Kind::Text, first: V2007_01_19, last: Some(V2013_02_01), rule: Rule::Honoured },
     Parameter { name: "BlockDeviceMapping.n.DeviceName", kind: Kind::Text, first: V2008_02_01, last: None, rule: Rule::Refused },
     Parameter { name: "BlockDeviceMapping.n.Ebs.AvailabilityZone", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Refused },
     Parameter { name: "BlockDeviceMapping.n.Ebs.AvailabilityZoneId", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Refused },
