@@ -400,5 +400,7 @@ fn odd_requests_are_refused_and_the_server_goes_on() {
     let (status, text) = get(address, "/v3/auth/tokens");
     assert!(status == 501 && text.contains("does not have openstack"));
     let (status, text) = get(address, "/doc/2007-03-01.ec2.wsdl");
-    assert!(status == 400 && text.contains("UnsupportedOperation"));
+    assert!(status == 200 && text.contains("AmazonEC2PortType"));
+    let (status, text) = get(address, "/doc/1999-01-01/AmazonEC2.wsdl");
+    assert!(status == 404 && text.contains("2007-03-01"), "{text}");
 }

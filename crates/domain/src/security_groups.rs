@@ -213,7 +213,9 @@ impl SecurityGroup {
             is_shown && self.place(Traffic::All, source).is_some()
         };
         let is_all_three = || {
-            let is_all = *traffic == Traffic::All && matches!(source, Source::Group { .. });
+            let is_all = era == Era::Classic
+                && *traffic == Traffic::All
+                && matches!(source, Source::Group { .. });
             is_all && self.places_of_classic(source).is_some()
         };
         self.place(*traffic, source).is_some() || is_in_all() || is_all_three()
@@ -241,8 +243,9 @@ impl SecurityGroup {
             self.ingress.remove(place);
             return true;
         }
-        // All that three rules let in.
-        if *traffic == Traffic::All
+        // All that three rules let in, where only these three are known.
+        if era == Era::Classic
+            && *traffic == Traffic::All
             && matches!(source, Source::Group { .. })
             && let Some(places) = self.places_of_classic(source)
         {

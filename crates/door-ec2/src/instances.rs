@@ -11,12 +11,17 @@ use crate::filters::{Filters, Known};
 use crate::instance_ports::Port;
 use crate::paging::{self, Page};
 use crate::reservation::{self, Surroundings};
-use crate::tags;
+use crate::{images, tags, volumes};
 
 const FILTERS: Known = Known {
     names: &[
         "architecture",
         "availability-zone",
+        "block-device-mapping.attach-time",
+        "block-device-mapping.delete-on-termination",
+        "block-device-mapping.device-name",
+        "block-device-mapping.status",
+        "block-device-mapping.volume-id",
         "capacity-reservation-specification.",
         "client-token",
         "dns-name",
@@ -69,7 +74,6 @@ const FILTERS: Known = Known {
     without_value: &[
         "affinity",
         "association.",
-        "block-device-mapping.",
         "boot-mode",
         "capacity-reservation-id",
         "current-instance-boot-mode",
@@ -214,6 +218,12 @@ fn filter_values(
     let image = surroundings.image(instance);
     match name {
         "architecture" => one(surroundings.architecture(instance)),
+        _ if name.starts_with("block-device-mapping.") => {
+            let volume = surroundings.state.root_volume(instance);
+            let device = images::root_device(image);
+            let value = |volume: &_| volumes::mapping_value(volume, device, name);
+            volume.iter().filter_map(value).collect()
+        }
         "availability-zone" => one(&surroundings.zone),
         "client-token" => {
             let token = reservation.client_token.as_ref();

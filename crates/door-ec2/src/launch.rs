@@ -63,7 +63,8 @@ fn decode(call: &Call<'_>) -> Result<Launch, Refused> {
     let user_data = request.base64("UserData", USER_DATA_LEN_MAX)?;
     Ok(Launch {
         parts: parts(call)?,
-        instance_type: text("InstanceType"),
+        // Clients made from a WSDL send what they do not mean to say as an empty element.
+        instance_type: text("InstanceType").filter(|name| !name.is_empty()),
         user_data: user_data.map(Bytes::from),
         // aws-cli and boto always send a token, some clients an empty one, which is none.
         client_token: text("ClientToken").filter(|token| !token.is_empty()),
@@ -102,7 +103,10 @@ fn part(call: &Call<'_>, prefix: &str) -> Result<Part, Refused> {
         image: images::parse_id(request.required(&name("ImageId"))?)?,
         min_count: count("MinCount")?,
         max_count: count("MaxCount")?,
-        key_name: request.text(&name("KeyName")).map(str::to_owned),
+        key_name: request
+            .text(&name("KeyName"))
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned),
     };
     // The first guides name both counts 0 and a minimum above the maximum alone; later ones say that
     // the minimum is at least 1.

@@ -14,7 +14,7 @@ use crate::error::Refused;
 /// Most results of one page, whatever is asked for.
 const RESULTS_MAX: usize = 1_000;
 /// Longest token that is looked at.
-const TOKEN_LEN_MAX: usize = 256;
+const TOKEN_LEN_MAX: usize = 1024;
 
 /// Which page is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use crate::volumes;
 
 /// What an instance's record does not hold and its description shows.
 pub(crate) struct Surroundings {
-    state: Arc<State>,
+    pub(crate) state: Arc<State>,
     troubles: Arc<BTreeMap<InstanceId, StateReason>>,
     pub(crate) zone: String,
     pub(crate) region: String,

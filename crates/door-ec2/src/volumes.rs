@@ -127,6 +127,18 @@ pub(crate) fn write_mapping(answer: &mut Answer, device: &str, volume: Option<&V
     });
 }
 
+/// What [`write_mapping`] shows, by the name of DescribeInstances' filter.
+pub(crate) fn mapping_value(volume: &Volume, device: &str, name: &str) -> Option<String> {
+    match name.strip_prefix("block-device-mapping.")? {
+        "attach-time" => Some(format_iso8601(volume.created)),
+        "delete-on-termination" => Some("true".to_owned()),
+        "device-name" => Some(device.to_owned()),
+        "status" => Some(attachment_status(volume).to_owned()),
+        "volume-id" => Some(volume.id.to_string()),
+        _ => None,
+    }
+}
+
 fn status(volume: &Volume) -> &'static str {
     if volume.is_made { "in-use" } else { "creating" }
 }

@@ -154,3 +154,32 @@ async fn pages_cover_everything_once() {
     assert_eq!(both.code(400), "InvalidParameterCombination");
     cloud.stop().await;
 }
+
+/// A single value under the name of its list, as old clients sent it; version 1 would sign it like
+/// other requests.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_one_needs_no_number() {
+    let (cloud, client, ids) = with_instances(&[1, 1]).await;
+    for version in ["2007-03-01", NEW] {
+        let reply = client
+            .ask("DescribeInstances", version, &[("InstanceId", &ids[1])])
+            .await
+            .ok();
+        assert_eq!(reply.values("instanceId"), [ids[1].as_str()], "{version}");
+    }
+    let both = [("InstanceId.7", ids[0].as_str()), ("InstanceId", &ids[1])];
+    let reply = client.ask("DescribeInstances", NEW, &both).await.ok();
+    assert_eq!(reply.values("instanceId").len(), 2);
+    let reply = client
+        .ask("DescribeInstances", NEW, &[("Instance", &ids[1])])
+        .await;
+    assert_eq!(reply.code(400), "UnknownParameter");
+    let query = format!(
+        "Action=DescribeInstances&Version=2007-03-01&InstanceId={}",
+        ids[1]
+    );
+    let reply = cloud.old_client().await.get_v1(&query).await;
+    assert_eq!(reply.code(401), "AuthFailure");
+    assert!(reply.text.contains("1, 2, 3"), "{}", reply.text);
+    cloud.stop().await;
+}

@@ -209,3 +209,21 @@ async fn a_code_that_nobody_sells_admits_nobody() {
     assert_eq!(soap.value("faultstring"), query.value("Message"));
     cloud.stop().await;
 }
+
+/// One code is all that an image may have, whoever says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_names_one_code_at_most() {
+    let cloud = Cloud::start().await;
+    let client = cloud.client();
+    for (name, codes) in [
+        ("two", &["774F4FF8", "774F4FF9"][..]),
+        ("odd", &["no code"][..]),
+    ] {
+        cloud.upload_bundle(name, codes, false);
+        let location = format!("bucket/{name}.manifest.xml");
+        let register = [("ImageLocation", location.as_str())];
+        let refused = client.ask("RegisterImage", "2007-03-01", &register).await;
+        assert_eq!(refused.code(400), "InvalidManifest", "{}", refused.text);
+    }
+    cloud.stop().await;
+}

@@ -177,6 +177,7 @@ async fn filters_find_by_what_is_shown() {
     }
     let interface = id.replacen("i-", "eni-", 1);
     let attachment = id.replacen("i-", "eni-attach-", 1);
+    let volume = id.replacen("i-", "vol-", 1);
     let vpc = VpcId::of(client.account).to_string();
     let subnet = SubnetId::of(client.account).to_string();
     // Of what is gone there is no network left.
@@ -194,6 +195,9 @@ async fn filters_find_by_what_is_shown() {
         ("network-interface.status", "in-use"),
         ("network-interface.private-dns-name", "ip-*.internal"),
         ("network-interface.mac-address", "??:??:??:??:??:??"),
+        ("block-device-mapping.volume-id", &volume),
+        ("block-device-mapping.device-name", "/dev/sda*"),
+        ("block-device-mapping.delete-on-termination", "true"),
     ] {
         assert_eq!(chosen(&client, name, value).await, [id.as_str()], "{name}");
     }

@@ -21,6 +21,7 @@ use cumulet_wire::query::{INDEX_MAX, Params, parse_index};
 use crate::Version;
 use crate::generated::OPERATIONS;
 use crate::model::{self, Found, Kind, Operation, Parameter, Rule};
+use crate::request;
 
 /// Longest signed text that is looked at; user data of 16 KiB fits in base64.
 const SIGNED_LEN_MAX: usize = 128 * 1024;
@@ -53,7 +54,7 @@ pub enum Unclear {
 /// # Errors
 /// [`Unclear`], when it has, or when that cannot be found out within limits.
 pub fn others(signed: &str, params: &Params) -> Result<(), Unclear> {
-    if !are_lists_counted(params) {
+    if !are_lists_counted(params) || has_bare_list(params) {
         return Err(Unclear::Gaps);
     }
     if !are_names_plain(params) {
@@ -98,6 +99,17 @@ fn subjects(signed: &str) -> Result<Vec<(&'static Operation, Version)>, Unclear>
         return Err(Unclear::TooLong);
     }
     Ok(subjects)
+}
+
+/// Whether a value of a list stands under the list's name alone.
+fn has_bare_list(params: &Params) -> bool {
+    let action = params.get("Action").or_else(|| params.get("Operation"));
+    let Some(operation) = action.and_then(model::operation) else {
+        return false;
+    };
+    params
+        .iter()
+        .any(|(name, _)| request::bare_list(operation, name).is_some())
 }
 
 /// The list and the digits of a name such as `ImageId.12`.

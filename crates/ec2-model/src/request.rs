@@ -250,17 +250,29 @@ fn find(operation: &Operation, name: &str) -> Option<&'static Parameter> {
     if name.split('.').any(|part| part == "n") {
         return None;
     }
+    exactly(operation, &pattern).or_else(|| bare_list(operation, name))
+}
+
+fn exactly(operation: &Operation, pattern: &str) -> Option<&'static Parameter> {
     let index = operation
         .parameters
-        .binary_search_by(|parameter| parameter.name.cmp(pattern.as_str()))
+        .binary_search_by(|parameter| parameter.name.cmp(pattern))
         .ok()?;
     operation.parameters.get(index)
+}
+
+/// The list that a name without a number stands for: old clients sent a single value so.
+pub(crate) fn bare_list(operation: &Operation, name: &str) -> Option<&'static Parameter> {
+    if name.contains('.') || exactly(operation, name).is_some() {
+        return None;
+    }
+    exactly(operation, &format!("{name}.n"))
 }
 
 impl<'a> Request<'a> {
     fn is_given(&self, pattern: &str) -> bool {
         match pattern.strip_suffix(".n") {
-            Some(list) => !self.params.list(list).is_empty(),
+            Some(list) => !self.list(list).is_empty(),
             None => self.params.contains(pattern),
         }
     }
@@ -279,9 +291,10 @@ impl<'a> Request<'a> {
             .ok_or_else(|| ModelError::Missing(name.to_owned()))
     }
 
-    /// The values of `name.1`, `name.2` … in order.
+    /// The values of `name.1`, `name.2` … in order, after that of a bare `name`.
     pub fn list(&self, name: &str) -> Vec<&'a str> {
-        self.params.list(name)
+        let bare = bare_list(self.operation, name).and_then(|_| self.params.get(name));
+        bare.into_iter().chain(self.params.list(name)).collect()
     }
 
     /// The values of `list.1.member`, `list.2.member` … in order; items without the member are skipped.

@@ -8,7 +8,7 @@ use cumulet_domain::accounts::{
 };
 use cumulet_domain::{AccountId, Error, Resource, SecurityGroupId};
 use cumulet_host::api::GroundPlan;
-use cumulet_store::Plan;
+use cumulet_store::{PLAN_CHANGES_MAX, Plan};
 use zeroize::Zeroizing;
 
 use crate::records::Stored;
@@ -154,6 +154,15 @@ impl Engine {
             );
             changes.extend(state.subscriptions_of(id).map(|it| it.delete()));
             changes.extend(tags::forget(state, state.tagged_of(id)));
+            if changes.len() > PLAN_CHANGES_MAX {
+                return Err(Error::IncorrectState {
+                    resource: Resource::Account,
+                    message: format!(
+                        "The account {id} has {} users, keys, certificates and subscriptions, too many to go at once; delete some of them before",
+                        changes.len() - 1
+                    ),
+                });
+            }
             Ok(Plan {
                 changes,
                 answer: (),

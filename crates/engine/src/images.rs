@@ -9,7 +9,7 @@ use cumulet_domain::images::{
     check_image_name,
 };
 use cumulet_domain::tags::TagMap;
-use cumulet_domain::{AccountId, Digest, Error, ImageId, Resource};
+use cumulet_domain::{AccountId, Digest, Error, ImageId, Resource, products};
 use cumulet_store::Plan;
 use zeroize::Zeroizing;
 
@@ -141,6 +141,7 @@ impl Engine {
                 ),
             });
         }
+        check_codes(&opened.manifest.product_codes)?;
         let image = Image {
             id,
             owner: caller.account,
@@ -464,6 +465,24 @@ fn is_executable(image: &Image, me: AccountId, by: &ExecutableFilter) -> bool {
             image.owner == me && image.launch_accounts.contains(account)
         }
     }
+}
+
+/// An image has one product code at most, in a manifest as by ModifyImageAttribute.
+fn check_codes(codes: &[String]) -> Result<(), Error> {
+    let is_good = match codes {
+        [] => true,
+        [code] => products::check_code(code).is_ok(),
+        _ => false,
+    };
+    if is_good {
+        return Ok(());
+    }
+    Err(Error::InvalidManifest {
+        message: format!(
+            "The manifest names {} product codes. An image has one at most, of letters and digits",
+            codes.len()
+        ),
+    })
 }
 
 fn manifest_unreadable(location: &str, cause: ObjectError) -> Error {

@@ -15,7 +15,7 @@ use cumulet_domain::products::{
     Product, Ran, Subscription, USAGE_KEPT_MS, Usage, check_code, code_of, hour_of,
 };
 use cumulet_domain::{AccountId, Error, InstanceId, Resource, Timestamp};
-use cumulet_store::{Change, Plan};
+use cumulet_store::{Change, PLAN_CHANGES_MAX, Plan};
 
 use crate::records::Stored;
 use crate::state::State;
@@ -133,6 +133,16 @@ impl Engine {
                     .filter(|it| it.code == code)
                     .map(|it| it.delete()),
             );
+            if changes.len() > PLAN_CHANGES_MAX {
+                return Err(Error::IncorrectState {
+                    resource: Resource::Product,
+                    message: format!(
+                        "The product {code} has {} subscriptions; unsubscribe all but {}",
+                        changes.len() - 1,
+                        PLAN_CHANGES_MAX - 1
+                    ),
+                });
+            }
             Ok(Plan {
                 changes,
                 answer: (),
@@ -270,6 +280,10 @@ impl Engine {
             Want::Running => ran.until,
             Want::Terminated { since, .. } => ran.until.min(*since),
         };
+        // It came up when its end was already asked for.
+        if until < ran.since {
+            return Ok(());
+        }
         let (id, ran) = (instance.id, Ran { until, ..ran });
         let now = self.environment().now();
         if plan_usage(&self.snapshot(), id, ran, now).is_empty() {

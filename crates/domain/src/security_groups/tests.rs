@@ -224,7 +224,12 @@ fn three_rules_that_came_one_by_one_are_all_of_a_group() {
             )
             .is_err()
     );
-    web.revoke(all, Era::Numbered).unwrap();
+    // Where protocols have numbers, all of them is more than these three.
+    assert!(web.clone().revoke(all.clone(), Era::Numbered).is_err());
+    let mut more = web.clone();
+    more.authorize(all.clone(), Era::Numbered).unwrap();
+    assert_eq!(more.ingress.len(), 5);
+    web.revoke(all, Era::Classic).unwrap();
     assert_eq!(
         web.ingress,
         vec![rule(tcp(0, 65535), network("10.0.0.0/8"))]
