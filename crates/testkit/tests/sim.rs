@@ -4,12 +4,16 @@
 //! in it; it sets `TEST_SEED`, `SIM_STEPS`, `SIM_SEEDS` (how many, from that one
 //! on) and `SIM_VERBOSE`.
 
-use cumulet_testkit::sim::{Listener, Point, Race, Scene, Simulation, play, play_hours, play_race};
+use cumulet_testkit::sim::{
+    Listener, Point, Race, Scene, Simulation, Tally, play, play_groups, play_hours, play_race,
+};
 
 /// Seeds of the suite, from this one on.
 const FIRST_SEED: u64 = 1;
 const SEEDS: u64 = 300;
 const STEPS: u64 = 120;
+/// Seeds of clients that are busy with groups.
+const GROUP_SEEDS: u64 = 24;
 
 fn paused() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
@@ -186,6 +190,45 @@ fn what_is_forgotten_while_orphans_are_looked_for_is_none() {
 #[test]
 fn what_cannot_be_removed_keeps_nothing_else() {
     win(Race::StubbornHost);
+}
+
+#[test]
+fn a_group_deleted_while_somebody_launches_into_it_has_no_member() {
+    win(Race::DeletedWhileLaunching);
+}
+
+#[test]
+fn groups_and_launches_into_them_survive_any_end() {
+    let chosen = number_from("TEST_SEED");
+    let seeds = chosen.map_or(1..GROUP_SEEDS + 1, |seed| seed..seed + 1);
+    let mut sum = Tally::default();
+    for seed in seeds {
+        println!("seed {seed}");
+        let tally = play_groups(seed, paused).unwrap_or_else(|text| panic!("{text}"));
+        sum.made += tally.made;
+        sum.deleted += tally.deleted;
+        sum.in_use += tally.in_use;
+        sum.authorized += tally.authorized;
+        sum.revoked += tally.revoked;
+        sum.launched += tally.launched;
+        sum.homeless += tally.homeless;
+        sum.unanswered += tally.unanswered;
+    }
+    println!("{sum:?}");
+    let counts = [
+        sum.made,
+        sum.deleted,
+        sum.in_use,
+        sum.authorized,
+        sum.revoked,
+        sum.launched,
+        sum.homeless,
+        sum.unanswered,
+    ];
+    assert!(
+        chosen.is_some() || counts.iter().all(|count| *count >= GROUP_SEEDS / 4),
+        "some things hardly happen: {sum:?}"
+    );
 }
 
 #[test]

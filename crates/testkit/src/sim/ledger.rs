@@ -8,6 +8,7 @@ use cumulet_domain::{AccountId, ImageId, InstanceId, ReservationId};
 use cumulet_engine::instances::ReservationView;
 use cumulet_engine::launch::Launch;
 
+use super::groups::Told;
 use super::records::rank;
 use super::world::World;
 
@@ -29,6 +30,8 @@ pub(crate) struct Ledger {
     pub(crate) images: Vec<ImageId>,
     /// Key pairs of each client: whether the name exists, as far as its only user can know.
     pub(crate) keys: BTreeMap<(AccountId, String), Known>,
+    /// Security groups and what they let in.
+    pub(crate) told: Told,
     /// Answers of any sort, so that a run that does nothing is noticed.
     pub(crate) answered: u64,
 }
@@ -179,6 +182,9 @@ impl World {
             .collect();
         for id in broken {
             self.breach(format!("{id} was promised to end and lives on"));
+        }
+        if let Some(text) = self.ledger.told.broken(&self.state) {
+            self.breach(text);
         }
         let accounts: BTreeSet<AccountId> = self
             .ledger

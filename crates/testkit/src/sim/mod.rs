@@ -14,6 +14,7 @@
 
 mod clients;
 mod environment;
+mod groups;
 mod host;
 mod hours;
 mod ledger;
@@ -25,6 +26,7 @@ pub mod run;
 mod scene;
 mod world;
 
+pub use groups::{Tally, play_groups};
 pub use hours::play_hours;
 pub use races::{Race, play_race};
 pub use run::{Report, Runtime, Simulation};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use cumulet_domain::InstanceId;
 use cumulet_host::api::ExitCause;
 
+use super::groups;
 use super::records::VISIBLE_MS;
 use super::run::{Life, Runtime, calm, check_orphans, forgotten, found, in_a_life, rest};
 use super::scene::{Scene, act, deregister, image, late_image, launch, own, register_image};
@@ -29,6 +30,8 @@ pub enum Race {
     OrphansWhileForgetting,
     /// The host cannot remove what belongs to one instance and one image.
     StubbornHost,
+    /// A group is deleted while somebody launches into it.
+    DeletedWhileLaunching,
 }
 
 /// Plays the race, and looks whether all comes to rest as it must.
@@ -54,6 +57,7 @@ pub fn play_race(race: Race, runtime: Runtime) -> Result<(), String> {
             Race::ImportedBytesRemoved => imported_bytes_removed(life).await,
             Race::OrphansWhileForgetting => orphans_while_forgetting(life).await,
             Race::StubbornHost => stubborn_host(life).await,
+            Race::DeletedWhileLaunching => groups::deleted_while_launching(life).await,
         }
         rest(life).await;
     });

@@ -12,6 +12,7 @@ use cumulet_domain::{AccountId, InstanceId};
 use cumulet_engine::{EngineConfig, State};
 use cumulet_store::{Batch, Change, Engine, Revision, StoreError, View};
 
+use super::groups::check_groups;
 use super::host::MEMORY_MIB;
 use super::hours::check_counted;
 use super::world::{Shared, Stop, World};
@@ -120,6 +121,7 @@ impl Engine for SimEngine {
 fn check_commit(world: &mut World, before: &State, after: &State) {
     check_shares(world, after);
     check_references(world, after);
+    check_groups(world, after);
     check_counted(world, before, after);
     for old in before.instances.values() {
         match after.instances.get(&old.id) {
@@ -303,6 +305,9 @@ pub(crate) fn check_reopened(world: &mut World, seen: &State) {
         && seen.bundle_sources == durable.bundle_sources
         && seen.key_pairs == durable.key_pairs
         && seen.tags == durable.tags
+        && seen.security_groups == durable.security_groups
+        && seen.groups_by_name == durable.groups_by_name
+        && seen.reservations_by_group == durable.reservations_by_group
         && seen.launch_tags == durable.launch_tags
         && seen.address_blocks == durable.address_blocks
         && seen.host_usage == durable.host_usage

@@ -140,7 +140,7 @@ impl Simulation {
     }
 }
 
-async fn all(clients: &mut JoinSet<()>) {
+pub(crate) async fn all(clients: &mut JoinSet<()>) {
     while let Some(ended) = clients.join_next().await {
         ended.expect("a client does not panic");
     }

@@ -11,6 +11,7 @@ use cumulet_domain::{Error, ImageId, InstanceId};
 use cumulet_engine::launch::{Launch, Part};
 
 use super::clients::{caller, import, name_tags, register};
+use super::groups;
 use super::hours;
 use super::run::{Life, Runtime, calm, forgotten, found, in_a_life, rest};
 use super::world::{Shared, Stop, World};
@@ -30,6 +31,8 @@ pub enum Scene {
     Deregister,
     /// An hour begins that instances use of a product, and then they are ended.
     Hour,
+    /// Groups are made and changed, one has members, and is deleted when these have ended.
+    Groups,
 }
 
 /// Where the program is stopped: at the n-th of the calls or commits of the scene, from 1.
@@ -50,7 +53,7 @@ pub enum Point {
 }
 
 impl Scene {
-    pub const ALL: [Scene; 7] = [
+    pub const ALL: [Scene; 8] = [
         Scene::Launch,
         Scene::Reboot,
         Scene::Terminate,
@@ -58,6 +61,7 @@ impl Scene {
         Scene::Import,
         Scene::Deregister,
         Scene::Hour,
+        Scene::Groups,
     ];
 
     /// Answers that are there when the scene's own has come; an error is no answer.
@@ -67,6 +71,7 @@ impl Scene {
             Scene::Reboot | Scene::Terminate => 4,
             Scene::Prepare => 3,
             Scene::Deregister | Scene::Hour => 4,
+            Scene::Groups => 12,
         }
     }
 }
@@ -83,7 +88,7 @@ fn last_image() -> ImageId {
     ImageId::from_random(3)
 }
 
-fn launch_of(image: ImageId, token: &str) -> Launch {
+pub(super) fn launch_of(image: ImageId, token: &str) -> Launch {
     Launch {
         parts: vec![Part {
             image,
@@ -149,7 +154,7 @@ pub fn play(scene: Scene, point: Point, runtime: Runtime) -> Result<bool, String
     let mut world = shared.lock();
     world.check_promises();
     check_outcome(&mut world, scene);
-    check_hours(&mut world, scene);
+    check_rest(&mut world, scene);
     match world.violation.clone() {
         None => Ok(was_reached),
         Some(violation) => Err(format!(
@@ -175,7 +180,7 @@ fn check_outcome(world: &mut World, scene: Scene) {
         .count();
     let expected = match scene {
         Scene::Launch | Scene::Reboot | Scene::Prepare => 2,
-        Scene::Terminate | Scene::Import | Scene::Deregister | Scene::Hour => 0,
+        Scene::Terminate | Scene::Import | Scene::Deregister | Scene::Hour | Scene::Groups => 0,
     };
     if live != expected {
         world.breach(format!("{live} instances run, {expected} were asked for"));
@@ -186,7 +191,7 @@ fn check_outcome(world: &mut World, scene: Scene) {
         .filter(|it| matches!(it.preparation, Preparation::Ready { .. }))
         .count();
     let expected = match scene {
-        Scene::Launch | Scene::Reboot | Scene::Terminate | Scene::Hour => 1,
+        Scene::Launch | Scene::Reboot | Scene::Terminate | Scene::Hour | Scene::Groups => 1,
         Scene::Prepare | Scene::Import | Scene::Deregister => 2,
     };
     if ready != expected || world.state.images.len() != expected {
@@ -196,7 +201,10 @@ fn check_outcome(world: &mut World, scene: Scene) {
     }
 }
 
-fn check_hours(world: &mut World, scene: Scene) {
+fn check_rest(world: &mut World, scene: Scene) {
+    if scene == Scene::Groups {
+        groups::check_scene(world);
+    }
     if scene == Scene::Hour {
         hours::expect(world, "in the end", &[2, 2]);
     }
@@ -281,10 +289,11 @@ pub(super) async fn act(life: &Life, scene: Scene) {
             end_all(life).await;
         }
         Scene::Terminate => end_all(life).await,
+        Scene::Groups => groups::act(life).await,
     }
 }
 
-async fn end_all(life: &Life) {
+pub(super) async fn end_all(life: &Life) {
     let ids = own(life);
     ids.iter()
         .for_each(|id| life.shared.lock().ledger.ask_to_end(*id));
