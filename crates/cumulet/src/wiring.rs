@@ -182,6 +182,7 @@ fn engine_config(settings: &Settings) -> EngineConfig {
         shutdown_patience_ms: settings.instances.shutdown_patience_ms,
         reboot_patience_ms: settings.instances.reboot_patience_ms,
         is_metadata_token_required: settings.instances.metadata_token_required,
+        id_format: settings.ids.format,
     }
 }
 

@@ -1,15 +1,25 @@
 //! Ids as distinct types.
 //!
 //! A resource id prints as users see it: a prefix and 17 hexadecimal digits,
-//! the form EC2 gives out today.  Parsing also takes the 8 digits of the
-//! classic era, since users type such ids when they mean "no such thing" and
-//! EC2 answers `NotFound` and not `Malformed` for them.  Parsing and lookup are
+//! the form EC2 gives out today, or the 8 of the classic era, if the operator
+//! wants new ids so ([`IdFormat`]).  Parsing takes both always.  Parsing and lookup are
 //! kept apart because the reference API tells malformed and unknown ids apart.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+/// How many digits new ids have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IdFormat {
+    /// 17 digits, as EC2 gives out today.
+    #[default]
+    Long,
+    /// 8 digits, as in 2007: so few that two draws may well be the same.
+    Short,
+}
 
 /// The text was not an id of the wanted kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +64,15 @@ macro_rules! resource_id {
             /// An id of 17 digits from 68 bits of randomness; higher bits are dropped.
             pub fn from_random(bits: u128) -> Self {
                 Self { value: bits & ((1 << 68) - 1), digits: 17 }
+            }
+
+            /// An id of this form from randomness; bits that it has no room for are dropped.
+            /// A short one is never 0: lists begin with the long 0, after which it would not come.
+            pub fn mint(bits: u128, format: IdFormat) -> Self {
+                match format {
+                    IdFormat::Long => Self::from_random(bits),
+                    IdFormat::Short => Self { value: (bits & 0xffff_ffff).max(1), digits: 8 },
+                }
             }
 
             /// The number and how many digits it is printed with, for ids that follow from this one.
@@ -303,6 +322,20 @@ mod tests {
             InstanceId::from_random(u128::MAX).to_string(),
             "i-fffffffffffffffff"
         );
+    }
+
+    #[test]
+    fn new_ids_have_the_form_that_is_wanted() {
+        let minted = |bits, format| {
+            let id = InstanceId::mint(bits, format);
+            assert_eq!(id.to_string().parse(), Ok(id));
+            id.to_string()
+        };
+        assert_eq!(minted(u128::MAX, IdFormat::Short), "i-ffffffff");
+        assert_eq!(minted(1 << 32, IdFormat::Short), "i-00000001");
+        assert_eq!(minted(0xa, IdFormat::Long), "i-0000000000000000a");
+        // What lists begin with comes before all of them.
+        assert!(InstanceId::mint(0, IdFormat::Short) > InstanceId::from_random(0));
     }
 
     #[test]

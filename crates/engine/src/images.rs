@@ -103,16 +103,12 @@ impl Engine {
             .map_err(|cause| manifest_unreadable(&location, cause))?;
         let opened = self.open_manifest(caller.account, bytes).await?;
 
-        let id = ImageId::from_random(self.environment().random());
+        let mut draws = self.draw(1);
+        let id = draws.next(ImageId::mint)?;
         let prefix = key
             .rsplit_once('/')
             .map_or(String::new(), |(folder, _)| format!("{folder}/"));
-        let sealed_key = self
-            .environment()
-            .sealer
-            .seal(&bundle_context(id), opened.key_and_iv.as_slice())
-            .map_err(Error::internal)?;
-        let source = BundleSource {
+        let mut source = BundleSource {
             image: id,
             bucket: bucket.to_owned(),
             parts: opened
@@ -124,7 +120,7 @@ impl Engine {
                     sha1: hex::encode(part.sha1),
                 })
                 .collect(),
-            sealed_key,
+            sealed_key: vec![],
             sha1: hex::encode(opened.manifest.digest),
             size_bytes: opened.manifest.size,
         };
@@ -142,7 +138,7 @@ impl Engine {
             });
         }
         check_codes(&opened.manifest.product_codes)?;
-        let image = Image {
+        let mut image = Image {
             id,
             owner: caller.account,
             architecture: request.architecture.unwrap_or(manifest_architecture),
@@ -159,18 +155,24 @@ impl Engine {
                 failures: 0,
             },
         };
-        self.commit(move |state| {
-            check_name_free(state, &image)?;
-            let mut changes = vec![source.put(), image.put()];
-            changes.extend(tags::first(image.id, image.owner, request.tags));
-            Ok(Plan {
-                changes,
-                answer: (),
-            })
-        })
-        .await?;
-        self.wake().image(id);
-        Ok(id)
+        // The key is sealed for one id, which only the planner can call free.
+        loop {
+            let sealer = &self.environment().sealer;
+            let key_and_iv = opened.key_and_iv.as_slice();
+            source.sealed_key = sealer
+                .seal(&bundle_context(image.id), key_and_iv)
+                .map_err(Error::internal)?;
+            let (image_now, source_now) = (image.clone(), source.clone());
+            let tags = request.tags.clone();
+            let plan = move |state: &State| plan_bundle(state, &image_now, &source_now, tags);
+            if self.commit(plan).await? {
+                break;
+            }
+            image.id = draws.next(ImageId::mint)?;
+            source.image = image.id;
+        }
+        self.wake().image(image.id);
+        Ok(image.id)
     }
 
     /// Steps 2 and 3 of RegisterImage: decrypt, parse, check owner and signature.
@@ -310,8 +312,9 @@ impl Engine {
         stored: StoredBytes,
     ) -> Result<Image, Error> {
         check_image_name(&name)?;
-        let image = Image {
-            id: ImageId::from_random(self.environment().random()),
+        let mut draws = self.draw(1);
+        let mut image = Image {
+            id: draws.next(ImageId::mint)?,
             owner,
             location: format!("{owner}/{name}"),
             name: Some(name),
@@ -333,6 +336,7 @@ impl Engine {
                 return Err(Error::not_found(Resource::Account, owner));
             }
             check_name_free(state, &image)?;
+            draws.settle(&mut image.id, ImageId::mint, |id| state.shows_image(id))?;
             Ok(Plan {
                 changes: vec![image.put()],
                 answer: image,
@@ -340,6 +344,28 @@ impl Engine {
         })
         .await
     }
+}
+
+/// Whether the image is recorded: nothing is if its id is taken.
+fn plan_bundle(
+    state: &State,
+    image: &Image,
+    source: &BundleSource,
+    tags: TagMap,
+) -> Result<Plan<bool>, Error> {
+    check_name_free(state, image)?;
+    if state.shows_image(image.id) {
+        return Ok(Plan {
+            changes: vec![],
+            answer: false,
+        });
+    }
+    let mut changes = vec![source.put(), image.put()];
+    changes.extend(tags::first(image.id, image.owner, tags));
+    Ok(Plan {
+        changes,
+        answer: true,
+    })
 }
 
 /// Bytes that lie on the host, named by their digest.

@@ -8,6 +8,7 @@ use cumulet_domain::{Error, KeyPairId, Resource};
 use cumulet_store::Plan;
 use zeroize::Zeroizing;
 
+use crate::draws::Draws;
 use crate::records::Stored;
 use crate::state::State;
 use crate::tags;
@@ -19,7 +20,12 @@ pub struct KeyPairCreated {
     pub private_pem: Zeroizing<String>,
 }
 
-fn plan_new(state: &State, key_pair: KeyPair, tags: TagMap) -> Result<Plan<KeyPair>, Error> {
+fn plan_new(
+    state: &State,
+    mut key_pair: KeyPair,
+    mut draws: Draws,
+    tags: TagMap,
+) -> Result<Plan<KeyPair>, Error> {
     if state
         .key_pairs
         .contains_key(&(key_pair.owner, key_pair.name.as_str().into()))
@@ -29,6 +35,9 @@ fn plan_new(state: &State, key_pair: KeyPair, tags: TagMap) -> Result<Plan<KeyPa
             id: key_pair.name,
         });
     }
+    draws.settle(&mut key_pair.id, KeyPairId::mint, |id| {
+        state.shows_key_pair(id)
+    })?;
     let mut changes = vec![key_pair.put()];
     changes.extend(tags::first(key_pair.id, key_pair.owner, tags));
     Ok(Plan {
@@ -62,8 +71,9 @@ impl Engine {
         let forge = self.environment().forge.clone();
         let created = tokio::task::spawn_blocking(move || forge.create()).await;
         let created = created.map_err(Error::internal)?.map_err(Error::internal)?;
+        let mut draws = self.draw(1);
         let key_pair = KeyPair {
-            id: KeyPairId::from_random(self.environment().random()),
+            id: draws.next(KeyPairId::mint)?,
             owner: caller.account,
             fingerprint: created.fingerprint,
             public_key: format!("{} {name}", created.openssh),
@@ -71,7 +81,7 @@ impl Engine {
             key_type: "rsa".into(),
             created: self.environment().now(),
         };
-        let plan = move |state: &State| plan_new(state, key_pair, tags);
+        let plan = move |state: &State| plan_new(state, key_pair, draws, tags);
         let key_pair = self.commit(plan).await?;
         Ok(KeyPairCreated {
             key_pair,
@@ -93,8 +103,9 @@ impl Engine {
         let imported = forge
             .parse_public(&material)
             .map_err(|reason| Error::invalid("PublicKeyMaterial", reason))?;
+        let mut draws = self.draw(1);
         let key_pair = KeyPair {
-            id: KeyPairId::from_random(self.environment().random()),
+            id: draws.next(KeyPairId::mint)?,
             owner: caller.account,
             fingerprint: imported.fingerprint,
             public_key: format!("{} {name}", imported.openssh),
@@ -102,7 +113,7 @@ impl Engine {
             key_type: imported.key_type,
             created: self.environment().now(),
         };
-        self.commit(move |state| plan_new(state, key_pair, tags))
+        self.commit(move |state| plan_new(state, key_pair, draws, tags))
             .await
     }
 

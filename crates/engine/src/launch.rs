@@ -9,7 +9,7 @@
 //! take from limits and memory) or an error; nothing in between is ever
 //! durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -30,6 +30,7 @@ use cumulet_host::api::GroundPlan;
 use cumulet_store::{Change, Plan};
 
 use crate::addresses::AddressPool;
+use crate::draws::Draws;
 use crate::instances::ReservationView;
 use crate::records::{AccountUsage, HostUsage, Stored, put_user_data};
 use crate::state::State;
@@ -95,6 +96,8 @@ struct Given {
     now: Timestamp,
     reservation: ReservationId,
     ids: Vec<InstanceId>,
+    /// For those of the ids that are taken.
+    draws: Draws,
     parameters_sha256: String,
     instance_limit: u32,
     host_memory_mib: u64,
@@ -109,19 +112,21 @@ impl Engine {
     /// # Errors
     /// `InvalidCombination` of counts, `NotFound` of image, key pair or type, `Denied` and
     /// `Unavailable` of the image, `LimitExceeded`, `InsufficientCapacity`,
-    /// `IdempotentParameterMismatch`.
+    /// `IdempotentParameterMismatch`; `ServiceUnavailable` when too many new ids are taken.
     pub async fn launch(&self, caller: &Caller, launch: Launch) -> Result<ReservationView, Error> {
         check_counts(&launch)?;
         self.check_values(caller, &launch)?;
         let size = self.find_type(launch.instance_type.as_deref())?;
-        let environment = self.environment();
+        let count = launch.count_max() as usize;
+        let mut draws = self.draw(1 + count);
         let given = Given {
             owner: caller.account,
-            now: environment.now(),
-            reservation: ReservationId::from_random(environment.random()),
-            ids: (0..launch.count_max())
-                .map(|_| InstanceId::from_random(environment.random()))
-                .collect(),
+            now: self.environment().now(),
+            reservation: draws.next(ReservationId::mint)?,
+            ids: (0..count)
+                .map(|_| draws.next(InstanceId::mint))
+                .collect::<Result<_, _>>()?,
+            draws,
             parameters_sha256: parameters_digest(&launch),
             instance_limit: self.config().instances_per_account,
             host_memory_mib: self.host().profile.memory_mib,
@@ -280,7 +285,7 @@ fn parameters_digest(launch: &Launch) -> String {
     hex::encode(context.finish())
 }
 
-fn plan_launch(state: &State, given: Given) -> Result<Plan<ReservationView>, Error> {
+fn plan_launch(state: &State, mut given: Given) -> Result<Plan<ReservationView>, Error> {
     if let Some(earlier) = find_earlier(state, &given)? {
         return Ok(Plan {
             changes: vec![],
@@ -288,6 +293,7 @@ fn plan_launch(state: &State, given: Given) -> Result<Plan<ReservationView>, Err
         });
     }
     let groups = state.memberships(given.owner, &given.launch.security_groups)?;
+    settle_ids(state, &mut given)?;
     let parts = find_parts(state, &given)?;
     let room = admit(state, &given)?;
     let mut pool = AddressPool::new(state, &given.ground);
@@ -391,6 +397,27 @@ fn instance_of(given: &Given, part: &FoundPart<'_>, place: Place) -> Instance {
         },
         observed: Observed::default(),
     }
+}
+
+/// Sees to it that nothing else has the ids of the launch, nor two of its instances the same.
+fn settle_ids(state: &State, given: &mut Given) -> Result<(), Error> {
+    let Given {
+        reservation,
+        ids,
+        draws,
+        ..
+    } = given;
+    draws.settle(reservation, ReservationId::mint, |id| {
+        state.shows_reservation(id)
+    })?;
+    let mut settled = BTreeSet::new();
+    for id in ids {
+        draws.settle(id, InstanceId::mint, |id| {
+            settled.contains(&id) || state.shows_instance(id)
+        })?;
+        settled.insert(*id);
+    }
+    Ok(())
 }
 
 fn records_of(

@@ -9,6 +9,7 @@
 
 pub mod accounts;
 mod addresses;
+mod draws;
 pub mod environment;
 pub mod image_attributes;
 pub mod image_bytes;
@@ -31,6 +32,7 @@ pub mod volumes;
 
 use std::sync::Arc;
 
+use cumulet_domain::ids::IdFormat;
 use cumulet_domain::instance_types::InstanceType;
 use cumulet_domain::{AccountId, Error};
 use cumulet_host::api::Host;
@@ -63,6 +65,8 @@ pub struct EngineConfig {
     pub reboot_patience_ms: u64,
     /// Whether metadata tokens are required unless a launch says otherwise.
     pub is_metadata_token_required: bool,
+    /// Form of the ids of new resources.
+    pub id_format: IdFormat,
 }
 
 /// A handle to the cloud; clones share it.

@@ -20,6 +20,7 @@ use cumulet_domain::tags::TagMap;
 use cumulet_domain::{AccountId, Error, InstanceId, ReservationId, Resource, SecurityGroupId};
 use cumulet_store::Plan;
 
+use crate::draws::Draws;
 use crate::records::Stored;
 use crate::state::State;
 use crate::tags;
@@ -123,6 +124,13 @@ impl State {
         Ok(memberships)
     }
 
+    /// Whether a launch that is still shown named the group.
+    pub(crate) fn has_launches_in(&self, group: SecurityGroupId) -> bool {
+        let least = (group, ReservationId::from_random(0));
+        let next = self.reservations_by_group.range(least..).next();
+        next.is_some_and(|(id, _)| *id == group)
+    }
+
     /// An instance that is in the group and not gone.
     fn member(&self, group: SecurityGroupId) -> Option<InstanceId> {
         let least = (group, ReservationId::from_random(0));
@@ -139,7 +147,8 @@ impl State {
 
 fn plan_create(
     state: &State,
-    group: SecurityGroup,
+    mut group: SecurityGroup,
+    mut draws: Draws,
     tags: TagMap,
 ) -> Result<Plan<SecurityGroup>, Error> {
     let name = (group.owner, group.name.as_str().into());
@@ -158,9 +167,9 @@ fn plan_create(
             ),
         });
     }
-    if state.security_groups.contains_key(&group.id) {
-        return Err(Error::internal(format!("{} was drawn twice", group.id)));
-    }
+    draws.settle(&mut group.id, SecurityGroupId::mint, |id| {
+        state.shows_security_group(id)
+    })?;
     let mut changes = vec![group.put()];
     changes.extend(tags::first(group.id, group.owner, tags));
     Ok(Plan {
@@ -320,14 +329,15 @@ impl Engine {
     ) -> Result<SecurityGroup, Error> {
         check_new_name(&name)?;
         check_description(&description)?;
+        let mut draws = self.draw(1);
         let group = SecurityGroup {
-            id: SecurityGroupId::from_random(self.environment().random()),
+            id: draws.next(SecurityGroupId::mint)?,
             owner: caller.account,
             name,
             description,
             ingress: vec![],
         };
-        self.commit(move |state| plan_create(state, group, tags))
+        self.commit(move |state| plan_create(state, group, draws, tags))
             .await
     }
 

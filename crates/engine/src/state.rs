@@ -15,7 +15,9 @@ use cumulet_domain::network::AddressBlock;
 use cumulet_domain::products::{Product, Subscription, Usage};
 use cumulet_domain::security_groups::SecurityGroup;
 use cumulet_domain::tags::{LaunchTags, TaggedId, Tags};
-use cumulet_domain::{AccountId, ImageId, InstanceId, KernelId, ReservationId, SecurityGroupId};
+use cumulet_domain::{
+    AccountId, ImageId, InstanceId, KernelId, KeyPairId, ReservationId, SecurityGroupId,
+};
 use cumulet_host::api::GroundPlan;
 use cumulet_store::{Change, Revision, View, ViewError};
 use imbl::{OrdMap, OrdSet};
@@ -50,6 +52,7 @@ pub struct State {
     pub tags: OrdMap<TaggedId, Arc<Tags>>,
     pub launch_tags: OrdMap<ReservationId, Arc<LaunchTags>>,
     // Indexes.
+    pub(crate) key_pair_ids: OrdSet<KeyPairId>,
     pub reservations_by_owner: OrdSet<(AccountId, ReservationId)>,
     pub client_tokens: OrdMap<(AccountId, Arc<str>), ReservationId>,
     pub groups_by_name: OrdMap<(AccountId, Arc<str>), SecurityGroupId>,
@@ -152,7 +155,7 @@ impl View for State {
                     None => self.user_data.remove(&id),
                 };
             }
-            records::KEY_PAIR => apply_to!(self.key_pairs, change, owned_key(change)?, KeyPair),
+            records::KEY_PAIR => self.apply_key_pair(change)?,
             records::SECURITY_GROUP => self.apply_security_group(change)?,
             records::ADDRESS_BLOCK => {
                 apply_to!(self.address_blocks, change, parse(change)?, AddressBlock)
@@ -226,6 +229,19 @@ impl State {
             None => {
                 self.instances.remove(&id);
             }
+        }
+        Ok(())
+    }
+
+    fn apply_key_pair(&mut self, change: &Change) -> Result<(), ViewError> {
+        let key = owned_key(change)?;
+        if let Some(before) = self.key_pairs.remove(&key) {
+            self.key_pair_ids.remove(&before.id);
+        }
+        if let Some(bytes) = &change.value {
+            let key_pair = read::<KeyPair>(change, bytes)?;
+            self.key_pair_ids.insert(key_pair.id);
+            self.key_pairs.insert(key, Arc::new(key_pair));
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The engine over the simulated host: launches, limits, tokens, terminations, restarts.
 
 mod common;
+mod ids;
 mod images;
 mod products;
 mod tags;

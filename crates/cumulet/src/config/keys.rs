@@ -237,6 +237,12 @@ pub(crate) const KEYS: &[Key] = &[
         "biggest image, in bytes, once unpacked",
     ),
     key(
+        "ids.format",
+        Text,
+        Some("long"),
+        "long: new ids have 17 digits; short: 8, as in 2007; both are always read",
+    ),
+    key(
         "instance_types",
         Tables,
         None,

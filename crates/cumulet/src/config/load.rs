@@ -321,6 +321,8 @@ fn check(settings: &Settings) -> Result<(), ConfigError> {
 
 #[cfg(test)]
 mod tests {
+    use cumulet_domain::ids::IdFormat;
+
     use super::*;
 
     fn inputs() -> Inputs {
@@ -341,6 +343,21 @@ mod tests {
         );
         assert!(config.settings.may_use_private_uplink());
         assert_eq!(config.shown["region"].source, "default");
+        assert_eq!(config.settings.ids.format, IdFormat::Long);
+    }
+
+    #[test]
+    fn ids_may_be_short() {
+        let with = |format: &str| {
+            let mut inputs = inputs();
+            let variable = ("CUMULET_IDS_FORMAT".into(), format.into());
+            inputs.variables.push(variable);
+            load(&inputs)
+        };
+        let config = with("short").unwrap();
+        assert_eq!(config.settings.ids.format, IdFormat::Short);
+        assert_eq!(config.shown["ids.format"].value, "\"short\"");
+        assert!(with("8").unwrap_err().0.contains("ids.format"));
     }
 
     #[test]

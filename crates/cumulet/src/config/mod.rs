@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use cumulet_domain::AccountId;
+use cumulet_domain::ids::IdFormat;
 use cumulet_domain::instance_types::InstanceType;
 use serde::Deserialize;
 
@@ -89,6 +90,7 @@ pub(crate) struct Settings {
     pub(crate) instances: Instances,
     pub(crate) network: NetworkSettings,
     pub(crate) images: Images,
+    pub(crate) ids: Ids,
     #[serde(default)]
     pub(crate) instance_types: Vec<InstanceType>,
     pub(crate) log: Log,
@@ -142,6 +144,12 @@ pub(crate) struct NetworkSettings {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Images {
     pub(crate) bytes_max: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Ids {
+    pub(crate) format: IdFormat,
 }
 
 #[derive(Debug, Clone, Deserialize)]

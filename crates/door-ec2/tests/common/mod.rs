@@ -10,7 +10,7 @@ pub(crate) mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use cumulet_auth::wss;
 use cumulet_bundle::manifest::{self, Draft, Part};
 use cumulet_bundle::sign::SigningKey;
 use cumulet_domain::accounts::{AccessKey, Account, Certificate, CloudIdentity, User};
+use cumulet_domain::ids::IdFormat;
 use cumulet_domain::images::Preparation;
 use cumulet_domain::instances::InstanceState;
 use cumulet_domain::{AccountId, Digest, Error, ImageId, InstanceId, KernelId, Timestamp};
@@ -50,6 +51,7 @@ pub(crate) struct Cloud {
     pub(crate) engine: Engine,
     pub(crate) door: Ec2Door,
     objects: Arc<Objects>,
+    pub(crate) random: Arc<Counter>,
     is_disk_full: Arc<AtomicBool>,
     reconcilers: Reconcilers,
 }
@@ -105,6 +107,7 @@ pub(crate) struct Setup {
     pub(crate) says_simulated: bool,
     /// Whether rules of security groups hold.
     pub(crate) carries_rules_out: bool,
+    pub(crate) id_format: IdFormat,
 }
 
 impl Default for Setup {
@@ -114,6 +117,7 @@ impl Default for Setup {
             instances_per_account: 1000,
             says_simulated: true,
             carries_rules_out: true,
+            id_format: IdFormat::Long,
         }
     }
 }
@@ -135,9 +139,10 @@ impl Cloud {
         store.commit(plan).await.expect("bootstrap");
         let clock: Arc<dyn Clock> = Arc::new(StillClock);
         let objects = Arc::new(Objects::default());
+        let random = Arc::new(Counter::default());
         let environment = Environment {
             clock,
-            entropy: Arc::new(Counter(AtomicU64::new(1))),
+            entropy: random.clone(),
             sealer: Arc::new(PlainSealer),
             forge: Arc::new(OneKey),
             objects: objects.clone(),
@@ -152,6 +157,7 @@ impl Cloud {
             shutdown_patience_ms: 100,
             reboot_patience_ms: 100,
             is_metadata_token_required: false,
+            id_format: setup.id_format,
         };
         let mut host = cumulet_host::simulated::host(setup.memory_mib, Arc::new(|| NOW));
         host.profile.is_simulated = setup.says_simulated;
@@ -163,6 +169,7 @@ impl Cloud {
             door: Ec2Door::new(engine.clone()),
             engine,
             objects,
+            random,
             is_disk_full,
             reconcilers,
         }
@@ -621,11 +628,12 @@ impl Reply {
 struct PlainSealer;
 
 impl Sealer for PlainSealer {
-    fn seal(&self, _context: &str, plain: &[u8]) -> Result<Vec<u8>, String> {
-        Ok(plain.to_vec())
+    fn seal(&self, context: &str, plain: &[u8]) -> Result<Vec<u8>, String> {
+        Ok([context.as_bytes(), plain].concat())
     }
-    fn open(&self, _context: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, String> {
-        Ok(Zeroizing::new(sealed.to_vec()))
+    fn open(&self, context: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, String> {
+        let plain = sealed.strip_prefix(context.as_bytes());
+        Ok(Zeroizing::new(plain.ok_or("sealed for another")?.to_vec()))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Time, randomness and records as tests need them.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use cumulet_domain::Timestamp;
 use cumulet_engine::environment::{Clock, Entropy};
@@ -39,15 +40,31 @@ impl Clock for StillClock {
     }
 }
 
-/// Distinct and repeatable; nothing here is secret.
-pub(super) struct Counter(pub(super) AtomicU64);
+/// First what a test wants, then distinct and repeatable numbers; nothing here is secret.
+#[derive(Default)]
+pub(crate) struct Counter {
+    count: AtomicU64,
+    script: Mutex<VecDeque<u128>>,
+}
+
+impl Counter {
+    /// The next numbers of 128 bits are these.
+    pub(crate) fn say(&self, numbers: &[u128]) {
+        *self.script.lock().expect("not poisoned") = numbers.iter().copied().collect();
+    }
+}
 
 impl Entropy for Counter {
     fn fill(&self, bytes: &mut [u8]) {
+        if bytes.len() == 16
+            && let Some(number) = self.script.lock().expect("not poisoned").pop_front()
+        {
+            bytes.copy_from_slice(&number.to_le_bytes());
+            return;
+        }
         for chunk in bytes.chunks_mut(8) {
-            let next = self
-                .0
-                .fetch_add(1, Ordering::Relaxed)
+            // From 1 on.
+            let next = (self.count.fetch_add(1, Ordering::Relaxed) + 1)
                 .wrapping_mul(0x9e37_79b9_7f4a_7c15);
             chunk.copy_from_slice(&next.to_le_bytes()[..chunk.len()]);
         }

@@ -1,11 +1,13 @@
 //! A whole engine over the simulated host, with two accounts and one image that is stored already.
 
+use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use cumulet_domain::ids::IdFormat;
 use cumulet_domain::images::BootKind;
 use cumulet_domain::instances::InstanceState;
 use cumulet_domain::{AccountId, Digest, ImageId, InstanceId, Timestamp};
@@ -23,6 +25,8 @@ use zeroize::Zeroizing;
 pub(crate) struct Cloud {
     pub(crate) engine: Engine,
     pub(crate) image: ImageId,
+    /// What is drawn.
+    pub(crate) random: Arc<Counter>,
     reconcilers: Reconcilers,
 }
 
@@ -60,8 +64,13 @@ pub(crate) fn launch_of(image: ImageId, count: u32) -> Launch {
 
 impl Cloud {
     pub(crate) async fn in_memory() -> Self {
-        Self::over(Store::open(Box::new(MemoryEngine::default()), State::default()).expect("store"))
-            .await
+        Self::with_ids(IdFormat::Long).await
+    }
+
+    pub(crate) async fn with_ids(format: IdFormat) -> Self {
+        let records = Box::new(MemoryEngine::default());
+        let store = Store::open(records, State::default()).expect("store");
+        Self::over(store, format).await
     }
 
     pub(crate) async fn on_disk(path: &Path) -> Self {
@@ -75,18 +84,21 @@ impl Cloud {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         };
-        Self::over(Store::open(Box::new(engine), State::default()).expect("store")).await
+        let store = Store::open(Box::new(engine), State::default()).expect("store");
+        Self::over(store, IdFormat::Long).await
     }
 
-    pub(crate) async fn over(store: Store<State>) -> Self {
+    pub(crate) async fn over(store: Store<State>, id_format: IdFormat) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(WallClock);
         let now = clock.clone();
         let host = cumulet_host::simulated::host(64 * 1024, Arc::new(move || now.now()));
+        let random = Arc::new(Counter {
+            next: AtomicU64::new(u64::try_from(WallClock.now().0).expect("after 1970")),
+            script: Mutex::default(),
+        });
         let environment = Environment {
             clock,
-            entropy: Arc::new(Counter(AtomicU64::new(
-                u64::try_from(WallClock.now().0).expect("after 1970"),
-            ))),
+            entropy: random.clone(),
             sealer: Arc::new(PlainSealer),
             forge: Arc::new(NoForge),
             objects: Arc::new(NoObjects),
@@ -101,6 +113,7 @@ impl Cloud {
             shutdown_patience_ms: 100,
             reboot_patience_ms: 100,
             is_metadata_token_required: false,
+            id_format,
         };
         let (engine, reconcilers) = Engine::start(store, host, environment, config);
         let known = engine.snapshot().images.keys().next().copied();
@@ -130,6 +143,7 @@ impl Cloud {
         Self {
             engine,
             image,
+            random,
             reconcilers,
         }
     }
@@ -170,14 +184,30 @@ impl Clock for WallClock {
     }
 }
 
-/// Distinct and repeatable; nothing here is secret.
-struct Counter(AtomicU64);
+/// First what a test wants, then distinct numbers; nothing here is secret.
+pub(crate) struct Counter {
+    next: AtomicU64,
+    script: Mutex<VecDeque<u128>>,
+}
+
+impl Counter {
+    /// The next numbers of 128 bits are these.
+    pub(crate) fn say(&self, numbers: &[u128]) {
+        *self.script.lock().expect("not poisoned") = numbers.iter().copied().collect();
+    }
+}
 
 impl Entropy for Counter {
     fn fill(&self, bytes: &mut [u8]) {
+        if bytes.len() == 16
+            && let Some(number) = self.script.lock().expect("not poisoned").pop_front()
+        {
+            bytes.copy_from_slice(&number.to_le_bytes());
+            return;
+        }
         for chunk in bytes.chunks_mut(8) {
             let next = self
-                .0
+                .next
                 .fetch_add(1, Ordering::Relaxed)
                 .wrapping_mul(0x9e37_79b9_7f4a_7c15);
             chunk.copy_from_slice(&next.to_le_bytes()[..chunk.len()]);
@@ -200,7 +230,11 @@ struct NoForge;
 
 impl KeyForge for NoForge {
     fn create(&self) -> Result<CreatedKey, String> {
-        Err("no keys are made here".into())
+        Ok(CreatedKey {
+            private_pem: Zeroizing::new(String::new()),
+            openssh: "ssh-rsa none".into(),
+            fingerprint: String::new(),
+        })
     }
     fn parse_public(&self, _material: &[u8]) -> Result<ImportedKey, String> {
         Err("no keys are read here".into())

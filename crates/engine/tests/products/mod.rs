@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cumulet_domain::Error;
+use cumulet_domain::ids::IdFormat;
 use cumulet_domain::images::Image;
 use cumulet_domain::instances::InstanceState;
 use cumulet_engine::Engine;
@@ -15,7 +16,7 @@ use crate::common::{Cloud, account, caller_of, launch_of};
 /// A cloud whose image, which everybody may launch, carries these codes.
 async fn cloud_with(codes: &[&str]) -> Cloud {
     let store = Store::open(Box::new(MemoryEngine::default()), Default::default()).expect("store");
-    let cloud = Cloud::over(store.clone()).await;
+    let cloud = Cloud::over(store.clone(), IdFormat::Long).await;
     let image = cloud.engine.snapshot().images[&cloud.image].clone();
     let image = Image {
         is_public: true,

@@ -33,6 +33,7 @@ pub(crate) fn config() -> EngineConfig {
         shutdown_patience_ms: 1_000,
         reboot_patience_ms: 1_000,
         is_metadata_token_required: false,
+        id_format: Default::default(),
     }
 }
 
