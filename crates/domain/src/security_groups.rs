@@ -537,6 +537,12 @@ pub fn check_new_name(name: &str) -> Result<(), Error> {
     if name == DEFAULT_GROUP {
         return Err(reserved(name));
     }
+    if name.starts_with("sg-") {
+        return Err(Error::invalid(
+            "GroupName",
+            format!("Invalid value '{name}' for GroupName. Ids begin with sg-, names may not."),
+        ));
+    }
     Ok(())
 }
 

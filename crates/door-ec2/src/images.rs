@@ -161,7 +161,7 @@ fn parse_account(text: &str) -> Result<AccountId, Error> {
     text.parse().map_err(|_| Error::Malformed {
         resource: Resource::Account,
         id: text.chars().take(120).collect(),
-        form: "an account id of 12 digits, or self".into(),
+        form: "an account id of 12 digits, self or all".into(),
     })
 }
 

@@ -468,7 +468,7 @@ fn check_owners(state: &State, owners: &[OwnerFilter]) -> Result<(), Error> {
             return Err(Error::Malformed {
                 resource: Resource::Account,
                 id: word.clone(),
-                form: "an account id of 12 digits, or self".into(),
+                form: "an account id of 12 digits, self, or the alias of an account".into(),
             });
         }
     }

@@ -186,7 +186,7 @@ pub(crate) const KEYS: &[Key] = &[
         "instances.memory_mib",
         Number,
         None,
-        "memory given to instances; the host's without the reserve when not given",
+        "memory given to instances; when not given the host's without the reserve, or 1 TiB if they are simulated",
     ),
     key(
         "instances.memory_reserve_mib",

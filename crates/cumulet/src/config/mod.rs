@@ -20,6 +20,9 @@ use serde::Deserialize;
 pub(crate) use keys::{DEFAULT_ACCOUNT, DEFAULT_USER, KEYS};
 pub(crate) use load::{ConfigError, Inputs, load};
 
+/// What simulated compute has room for.
+const SIMULATED_MEMORY_MIB: u64 = 1 << 20;
+
 /// What is known of one value beside itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shown {
@@ -174,8 +177,12 @@ impl Settings {
             .unwrap_or_else(|| self.listen.ip().is_loopback())
     }
 
-    /// Memory for instances: what is set, else that of the host without the reserve.
+    /// Memory for instances: what is set, else that of the host without the reserve, or where nothing
+    /// really runs a whole TiB, so that tests of clients do not hang on the size of a machine.
     pub(crate) fn memory_mib(&self, host_mib: u64) -> u64 {
+        if self.compute == Compute::Simulated {
+            return self.instances.memory_mib.unwrap_or(SIMULATED_MEMORY_MIB);
+        }
         let without_reserve = host_mib.saturating_sub(self.instances.memory_reserve_mib);
         self.instances.memory_mib.unwrap_or(without_reserve)
     }
