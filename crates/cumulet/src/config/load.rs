@@ -223,6 +223,7 @@ fn finish(layers: Layers) -> Result<Config, ConfigError> {
         "instances",
         "network",
         "images",
+        "ids",
         "log",
         "metrics",
     ] {
