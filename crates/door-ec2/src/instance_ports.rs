@@ -30,17 +30,17 @@ impl<'a> Port<'a> {
         })
     }
 
-    fn id(&self) -> NetworkInterfaceId {
+    pub(crate) fn id(&self) -> NetworkInterfaceId {
         NetworkInterfaceId::of(self.instance.id)
     }
 
     /// Its one attachment has its digits.
-    fn attachment_id(&self) -> String {
+    pub(crate) fn attachment_id(&self) -> String {
         self.id().to_string().replacen("eni-", "eni-attach-", 1)
     }
 
     /// A port is laid when its instance is started for the first time.
-    fn attachment_status(&self) -> &'static str {
+    pub(crate) fn attachment_status(&self) -> &'static str {
         if self.instance.observed.has_run {
             "attached"
         } else {
@@ -48,18 +48,15 @@ impl<'a> Port<'a> {
         }
     }
 
-    fn mac(&self) -> String {
+    pub(crate) fn mac(&self) -> String {
         let bytes = mac_of(self.instance.address);
         bytes.map(|byte| format!("{byte:02x}")).join(":")
     }
 
-    /// Empty until the instance runs, as the instance's own.
-    fn private_name(&self) -> String {
-        if self.instance.state() == InstanceState::Running {
-            self.surroundings.private_name(self.instance)
-        } else {
-            String::new()
-        }
+    /// The name is known to the resolver while the instance runs.
+    pub(crate) fn private_name(&self) -> Option<String> {
+        let is_running = self.instance.state() == InstanceState::Running;
+        is_running.then(|| self.surroundings.private_name(self.instance))
     }
 
     /// One of `networkInterfaceSet`.
@@ -73,7 +70,7 @@ impl<'a> Port<'a> {
         answer.leaf("status", "in-use");
         answer.leaf("macAddress", &self.mac());
         answer.value("privateIpAddress", instance.address);
-        answer.leaf("privateDnsName", &self.private_name());
+        answer.leaf("privateDnsName", &self.private_name().unwrap_or_default());
         // A guest may send from its own address only, and receive for it only.
         answer.leaf("sourceDestCheck", "true");
         write_groups(answer, self.reservation);
@@ -87,7 +84,7 @@ impl<'a> Port<'a> {
         });
         answer.list("privateIpAddressesSet", [()], |answer, ()| {
             answer.value("privateIpAddress", instance.address);
-            answer.leaf("privateDnsName", &self.private_name());
+            answer.leaf("privateDnsName", &self.private_name().unwrap_or_default());
             answer.leaf("primary", "true");
         });
         answer.structure("ipv6AddressesSet", |_| {});
@@ -96,7 +93,8 @@ impl<'a> Port<'a> {
         answer.structure("ipv6PrefixSet", |_| {});
     }
 
-    /// What the filter `network-interface.NAME` looks at.
+    /// What DescribeNetworkInterfaces' filter of this name, and DescribeInstances'
+    /// `network-interface.NAME`, look at.
     pub(crate) fn filter_values(&self, name: &str) -> Vec<String> {
         let instance = self.instance;
         vec![match name {
@@ -122,7 +120,7 @@ impl<'a> Port<'a> {
             }
             "mac-address" => self.mac(),
             "network-interface-id" => self.id().to_string(),
-            "private-dns-name" => self.private_name(),
+            "private-dns-name" => return self.private_name().into_iter().collect(),
             "requester-managed" => "false".to_owned(),
             "status" => "in-use".to_owned(),
             "subnet-id" => SubnetId::of(instance.owner).to_string(),

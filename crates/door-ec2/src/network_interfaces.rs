@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use cumulet_domain::instances::{Instance, InstanceState, Reservation, mac_of};
+use cumulet_domain::instances::{Instance, Reservation};
 use cumulet_domain::tags::TagMap;
 use cumulet_domain::{Error, InstanceId, NetworkInterfaceId, Resource, SubnetId, VpcId};
 use cumulet_ec2_model::Answer;
+use cumulet_engine::State;
 use cumulet_wire::time::format_iso8601;
 
 use crate::call::Call;
 use crate::error::Refused;
 use crate::filters::{Filters, Known};
+use crate::instance_ports::Port;
 use crate::paging::Page;
 use crate::regions::zone_id;
 use crate::reservation::{Surroundings, write_groups};
@@ -62,8 +64,9 @@ const FILTERS: Known = Known {
 /// Least page.
 const RESULTS_MIN: usize = 5;
 
-/// A port, with what is said of it.
-struct Port<'a> {
+/// A port, with what is said of it here and not with its instance.
+struct Described<'a> {
+    port: Port<'a>,
     instance: &'a Instance,
     reservation: &'a Reservation,
     tags: &'a TagMap,
@@ -92,14 +95,10 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
         Some((instance, reservation))
     };
     let keep = |(instance, reservation): &(Arc<Instance>, Arc<Reservation>)| {
-        let port = Port {
-            instance,
-            reservation,
-            tags: state.tags_of(NetworkInterfaceId::of(instance.id)),
-            surroundings: &surroundings,
-        };
-        filters
-            .pass(|name| tags::filter_values(port.tags, name).unwrap_or_else(|| port.values(name)))
+        Described::of(&state, &surroundings, instance, reservation).is_some_and(|it| {
+            filters
+                .pass(|name| tags::filter_values(it.tags, name).unwrap_or_else(|| it.values(name)))
+        })
     };
     let (shown, next) = if ids.is_empty() {
         let after: Option<NetworkInterfaceId> = page.after()?;
@@ -119,53 +118,35 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
         "networkInterfaceSet",
         &shown,
         |answer, (instance, reservation)| {
-            let port = Port {
-                instance,
-                reservation,
-                tags: state.tags_of(NetworkInterfaceId::of(instance.id)),
-                surroundings: &surroundings,
-            };
-            port.write(answer);
+            if let Some(it) = Described::of(&state, &surroundings, instance, reservation) {
+                it.write(answer);
+            }
         },
     );
     answer.optional("nextToken", next);
     Ok(answer.finish())
 }
 
-impl Port<'_> {
-    fn id(&self) -> NetworkInterfaceId {
-        NetworkInterfaceId::of(self.instance.id)
-    }
-
-    /// Its one attachment has its digits.
-    fn attachment_id(&self) -> String {
-        self.id().to_string().replacen("eni-", "eni-attach-", 1)
-    }
-
-    /// A port is laid when its instance is started for the first time.
-    fn attachment_status(&self) -> &'static str {
-        if self.instance.observed.has_run {
-            "attached"
-        } else {
-            "attaching"
-        }
-    }
-
-    fn mac(&self) -> String {
-        let bytes = mac_of(self.instance.address);
-        let parts: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        parts.join(":")
-    }
-
-    /// The name is known to the resolver while the instance runs.
-    fn private_name(&self) -> Option<String> {
-        let is_running = self.instance.state() == InstanceState::Running;
-        is_running.then(|| self.surroundings.private_name(self.instance))
+impl<'a> Described<'a> {
+    fn of(
+        state: &'a State,
+        surroundings: &'a Surroundings,
+        instance: &'a Instance,
+        reservation: &'a Reservation,
+    ) -> Option<Self> {
+        let port = Port::of(surroundings, reservation, instance)?;
+        Some(Self {
+            tags: state.tags_of(port.id()),
+            port,
+            instance,
+            reservation,
+            surroundings,
+        })
     }
 
     fn write(&self, answer: &mut Answer) {
         let instance = self.instance;
-        answer.value("networkInterfaceId", self.id());
+        answer.value("networkInterfaceId", self.port.id());
         answer.value("subnetId", SubnetId::of(instance.owner));
         answer.value("vpcId", VpcId::of(instance.owner));
         answer.leaf("availabilityZone", &self.surroundings.zone);
@@ -173,18 +154,18 @@ impl Port<'_> {
         answer.value("ownerId", instance.owner);
         answer.leaf("requesterManaged", "false");
         answer.leaf("status", "in-use");
-        answer.leaf("macAddress", &self.mac());
+        answer.leaf("macAddress", &self.port.mac());
         answer.value("privateIpAddress", instance.address);
-        answer.optional("privateDnsName", self.private_name());
+        answer.optional("privateDnsName", self.port.private_name());
         // A guest may send from its own address only, and receive for it only.
         answer.leaf("sourceDestCheck", "true");
         write_groups(answer, self.reservation);
         answer.structure("attachment", |answer| {
-            answer.leaf("attachmentId", &self.attachment_id());
+            answer.leaf("attachmentId", &self.port.attachment_id());
             answer.value("instanceId", instance.id);
             answer.value("instanceOwnerId", instance.owner);
             answer.leaf("deviceIndex", "0");
-            answer.leaf("status", self.attachment_status());
+            answer.leaf("status", self.port.attachment_status());
             answer.leaf("attachTime", &format_iso8601(instance.launched));
             answer.leaf("deleteOnTermination", "true");
             answer.leaf("networkCardIndex", "0");
@@ -192,7 +173,7 @@ impl Port<'_> {
         tags::write(answer, self.tags);
         answer.list("privateIpAddressesSet", [()], |answer, ()| {
             answer.value("privateIpAddress", instance.address);
-            answer.optional("privateDnsName", self.private_name());
+            answer.optional("privateDnsName", self.port.private_name());
             answer.leaf("primary", "true");
         });
         answer.leaf("interfaceType", "interface");
@@ -203,38 +184,11 @@ impl Port<'_> {
     }
 
     fn values(&self, name: &str) -> Vec<String> {
-        let instance = self.instance;
-        vec![match name {
-            "addresses.primary" | "attachment.delete-on-termination" | "source-dest-check" => {
-                "true".to_owned()
-            }
-            "addresses.private-ip-address" | "private-ip-address" => instance.address.to_string(),
-            "attachment.attach-time" => format_iso8601(instance.launched),
-            "attachment.attachment-id" => self.attachment_id(),
-            "attachment.device-index" => "0".to_owned(),
-            "attachment.instance-id" => instance.id.to_string(),
-            "attachment.instance-owner-id" | "owner-id" => instance.owner.to_string(),
-            "attachment.status" => self.attachment_status().to_owned(),
-            "availability-zone" => self.surroundings.zone.clone(),
-            "availability-zone-id" => zone_id(&self.surroundings.region),
-            "description" => String::new(),
-            "group-id" => {
-                let groups = self.reservation.groups.iter();
-                return groups.map(|group| group.id.to_string()).collect();
-            }
-            "group-name" => {
-                let groups = self.reservation.groups.iter();
-                return groups.map(|group| group.name.clone()).collect();
-            }
-            "interface-type" => "interface".to_owned(),
-            "mac-address" => self.mac(),
-            "network-interface-id" => self.id().to_string(),
-            "operator.managed" | "requester-managed" => "false".to_owned(),
-            "private-dns-name" => return self.private_name().into_iter().collect(),
-            "status" => "in-use".to_owned(),
-            "subnet-id" => SubnetId::of(instance.owner).to_string(),
-            "vpc-id" => VpcId::of(instance.owner).to_string(),
-            _ => return vec![],
-        }]
+        match name {
+            "availability-zone-id" => vec![zone_id(&self.surroundings.region)],
+            "interface-type" => vec!["interface".to_owned()],
+            "operator.managed" => vec!["false".to_owned()],
+            _ => self.port.filter_values(name),
+        }
     }
 }
