@@ -65,6 +65,7 @@ fn the_server_goes_on_when_descriptors_run_out() {
     let watched = Watched::start(&[]);
     let good = Good::start(&watched);
     good.is_served();
+    good.allow_shortage(true);
     let before = limit_descriptors(&watched, Some(watched.descriptors() as u64 + 40));
     let mut crowd = vec![];
     for _ in 0..120 {
@@ -77,6 +78,7 @@ fn the_server_goes_on_when_descriptors_run_out() {
     });
     drop(crowd);
     limit_descriptors(&watched, before.current);
+    good.allow_shortage(false);
     good.end();
     let told = watched.cloud.log_text();
     let told = told.matches("connections cannot be accepted").count();

@@ -149,6 +149,7 @@ const GOOD: &str = "good-";
 /// A client that behaves: describes, writes, puts and gets until it is stopped.
 pub(crate) struct Good {
     stop: Arc<AtomicBool>,
+    is_short: Arc<AtomicBool>,
     rounds: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
 }
@@ -156,11 +157,26 @@ pub(crate) struct Good {
 impl Good {
     pub(crate) fn start(watched: &Watched) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let is_short = Arc::new(AtomicBool::new(false));
         let rounds = Arc::new(AtomicUsize::new(0));
         let client = watched.client();
         let path = format!("/{BUCKET}/object");
         let thread = {
-            let (stop, rounds) = (stop.clone(), rounds.clone());
+            let (stop, is_short, rounds) = (stop.clone(), is_short.clone(), rounds.clone());
+            // As the SDKs do: what the server could not do for now is asked again.
+            let put_or_get = move |method: &str, path: &str, body: &[u8]| {
+                loop {
+                    // The shortage may begin or end while the server works.
+                    let was_short = is_short.load(Ordering::Relaxed);
+                    let answer = s3(&client, method, path, body);
+                    let may_refuse = was_short || is_short.load(Ordering::Relaxed);
+                    if !(may_refuse && answer.0 == 503) {
+                        return answer;
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            };
+            let client = watched.client();
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     let round = rounds.fetch_add(1, Ordering::Relaxed);
@@ -168,17 +184,24 @@ impl Good {
                     std::thread::sleep(Duration::from_millis(20));
                     client.call("DescribeKeyPairs", &[]).expect("a list");
                     let own = format!("/{BUCKET}/{GOOD}{round}");
-                    assert_eq!(s3(&client, "PUT", &own, b"its own").0, 200);
-                    assert_eq!(s3(&client, "DELETE", &own, b"").0, 204);
-                    assert_eq!(s3(&client, "GET", &path, b"").1, b"some bytes");
+                    assert_eq!(put_or_get("PUT", &own, b"its own").0, 200);
+                    assert_eq!(put_or_get("DELETE", &own, b"").0, 204);
+                    assert_eq!(put_or_get("GET", &path, b"").1, b"some bytes");
                 }
             })
         };
         Self {
             stop,
+            is_short,
             rounds,
             thread,
         }
+    }
+
+    /// From now on the server may (or may no more) be short of what it needs to write: a 503 is
+    /// then answered by asking again.
+    pub(crate) fn allow_shortage(&self, is_short: bool) {
+        self.is_short.store(is_short, Ordering::Relaxed);
     }
 
     /// Waits until it has been served a few times from now on.
