@@ -105,6 +105,7 @@ struct Saving<'a> {
     bytes: u64,
     is_simulated: bool,
     images_missing: Vec<ImageId>,
+    kernels_missing: Vec<String>,
 }
 
 /// Whether the cloud never had a machine: neither a network nor the bytes of any image.  Settings
@@ -146,6 +147,7 @@ fn write(
         bytes: 0,
         is_simulated,
         images_missing: vec![],
+        kernels_missing: vec![],
     };
     saving.out.line(&Header {
         cumulet_backup: FORMAT,
@@ -162,11 +164,7 @@ fn write(
     }
     if choice.images {
         saving.images(named.images)?;
-        for id in named.kernels {
-            for name in ["vmlinuz", "ramdisk"] {
-                saving.file(&format!("kernels/{id}/{name}"))?;
-            }
-        }
+        saving.kernels(named.kernels)?;
     }
     let answer = json!({
         "backup": target.display().to_string(),
@@ -175,6 +173,7 @@ fn write(
         "files": saving.files,
         "file_bytes": saving.bytes,
         "images_missing": saving.images_missing,
+        "kernels_missing": saving.kernels_missing,
         "sealing_key": format!(
             "not in the backup: keep {} apart; without it no secret of the backup can be opened",
             source.dir.join("sealing.key").display()
@@ -263,12 +262,32 @@ impl Saving<'_> {
         Ok(())
     }
 
-    /// A file of the data directory that has the same name in the backup.
-    fn file(&mut self, name: &str) -> anyhow::Result<()> {
-        let from = self.source.dir.join(name);
-        let from =
-            File::open(&from).with_context(|| format!("{} cannot be read", from.display()))?;
-        self.copy(name, from)
+    /// Kernels whose two files are both there; what was lost before must not keep the rest from
+    /// being saved.
+    fn kernels(&mut self, kernels: Vec<String>) -> anyhow::Result<()> {
+        for id in kernels {
+            let mut files = vec![];
+            for file in ["vmlinuz", "ramdisk"] {
+                let name = format!("kernels/{id}/{file}");
+                let path = self.source.dir.join(&name);
+                match File::open(&path) {
+                    Ok(from) => files.push((name, from)),
+                    Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+                    Err(cause) => {
+                        return Err(cause)
+                            .with_context(|| format!("{} cannot be read", path.display()));
+                    }
+                }
+            }
+            if files.len() < 2 {
+                self.kernels_missing.push(id);
+                continue;
+            }
+            for (name, from) in files {
+                self.copy(&name, from)?;
+            }
+        }
+        Ok(())
     }
 
     fn copy(&mut self, name: &str, mut from: File) -> anyhow::Result<()> {

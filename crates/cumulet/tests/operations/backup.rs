@@ -376,7 +376,22 @@ fn bytes_of_images_and_kernels_are_restored_or_called_lost() {
     let said = json(&cloud.run(&["--json", "backup", text(&whole)]));
     assert_eq!(said["files"], 3, "{said}");
     assert_eq!(said["images_missing"], Value::Array(vec![]));
+    assert_eq!(said["kernels_missing"], Value::Array(vec![]));
     cloud.run(&["backup", text(&bare), "--without-images"]);
+    // What was lost before is told, and keeps nothing else from being saved.
+    let ramdisk = cloud
+        .data_directory()
+        .join("kernels")
+        .join(kernel_id.as_str().unwrap())
+        .join("ramdisk");
+    fs::remove_file(&ramdisk).unwrap();
+    let partial = file("partial");
+    let said = json(&cloud.run(&["--json", "backup", text(&partial)]));
+    assert_eq!(
+        said["kernels_missing"],
+        Value::Array(vec![kernel_id.clone()])
+    );
+    assert_eq!(said["files"], 1, "the image: {said}");
     fs::copy(cloud.data_directory().join("sealing.key"), &key).unwrap();
     cloud.run(&["uninstall", "--purge"]);
     assert!(!cloud.data_directory().exists());
@@ -400,6 +415,10 @@ fn bytes_of_images_and_kernels_are_restored_or_called_lost() {
     for (name, given) in [("vmlinuz", "kernel"), ("ramdisk", "ramdisk")] {
         assert!(fs::read(kernels.join(name)).unwrap() == fs::read(file(given)).unwrap());
     }
+
+    let (_, said) = restored(&partial, &key);
+    assert_eq!(said["images_lost"], Value::Array(vec![]));
+    assert_eq!(said["kernels_lost"], Value::Array(vec![kernel_id.clone()]));
 
     let (other, said) = restored(&bare, &key);
     assert_eq!(said["images_lost"], Value::Array(vec![image_id]));
