@@ -5,10 +5,8 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::{Client, Cloud, Setup, account};
-use cumulet_domain::images::BootKind;
-use cumulet_domain::{Digest, ImageId};
+
 use cumulet_ec2_model::model;
-use cumulet_engine::images::StoredBytes;
 
 const OLD: &str = "2007-03-01";
 
@@ -108,18 +106,6 @@ fn item(image: &str, min: &str, max: &str, rest: &str) -> String {
     )
 }
 
-async fn stored(cloud: &Cloud, owner: u32, name: &str) -> ImageId {
-    let bytes = StoredBytes {
-        digest: Digest([7; 32]),
-        size_bytes: 1 << 20,
-        kind: BootKind::Disk,
-    };
-    let image = cloud
-        .engine
-        .add_stored_image(account(owner), name.into(), false, bytes);
-    image.await.unwrap().id
-}
-
 /// Asks in both bindings; both refuse with the code and in the same words.
 async fn provoke(client: &Client, case: &Case) {
     let pairs: Vec<(&str, &str)> = case
@@ -158,9 +144,9 @@ async fn clients_errors(cloud: &Cloud, client: &Client) -> Vec<Case> {
     let id = |name: &str, list: &str, value: &str| {
         format!("<{list}><item><{name}>{value}</{name}></item></{list}>")
     };
-    let other = stored(cloud, 2, "theirs").await.to_string();
-    let own = stored(cloud, 1, "ours").await.to_string();
-    let gone = stored(cloud, 1, "gone").await.to_string();
+    let other = cloud.image(account(2), "theirs", false).await.to_string();
+    let own = cloud.image(account(1), "ours", false).await.to_string();
+    let gone = cloud.image(account(1), "gone", false).await.to_string();
     let gone_pair = [("ImageId", gone.as_str())];
     client.ask("DeregisterImage", OLD, &gone_pair).await.ok();
     client
@@ -284,7 +270,7 @@ async fn clients_errors(cloud: &Cloud, client: &Client) -> Vec<Case> {
 
 /// Those of security groups; afterwards the account has an instance and is at its limit.
 async fn groups_errors(cloud: &Cloud, client: &Client) -> Vec<Case> {
-    let image = stored(cloud, 1, "member").await.to_string();
+    let image = cloud.image(account(1), "member", false).await.to_string();
     for name in ["free", "used"] {
         let group = [("GroupName", name), ("GroupDescription", "d")];
         client.ask("CreateSecurityGroup", OLD, &group).await.ok();
@@ -442,7 +428,7 @@ async fn every_code_of_the_guide_is_provoked() {
         ..Setup::default()
     })
     .await;
-    let image = stored(&small, 1, "ours").await.to_string();
+    let image = small.image(account(1), "ours", false).await.to_string();
     let full = launch(
         "InsufficientInstanceCapacity",
         &image,

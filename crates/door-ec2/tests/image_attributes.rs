@@ -4,33 +4,15 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{A_DIGEST, Client, Cloud, Reply, account};
+use common::{Client, Cloud, Reply, account};
 use cumulet_domain::AccountId;
-use cumulet_domain::images::{BootKind, LAUNCH_ACCOUNTS_MAX, LaunchPermissions};
+use cumulet_domain::images::{LAUNCH_ACCOUNTS_MAX, LaunchPermissions};
 use cumulet_ec2_model::Version;
 use cumulet_engine::Caller;
 use cumulet_engine::image_attributes::Modification;
-use cumulet_engine::images::StoredBytes;
 
 const OLD: &str = "2007-03-01";
 const NEW: &str = "2016-11-15";
-
-async fn image(cloud: &Cloud, owner: AccountId, name: &str, is_public: bool) -> String {
-    let stored = StoredBytes {
-        digest: A_DIGEST,
-        size_bytes: 1 << 20,
-        kind: BootKind::Disk,
-    };
-    let image = cloud
-        .engine
-        .add_stored_image(owner, name.into(), is_public, stored);
-    image.await.expect("an image").id.to_string()
-}
-
-async fn modify(client: &Client, version: &str, id: &str, rest: &[(&str, &str)]) -> Reply {
-    let all = [&[("ImageId", id)], rest].concat();
-    client.ask("ModifyImageAttribute", version, &all).await
-}
 
 /// Names of groups and ids of accounts that may launch an image, as its owner reads them.
 async fn permissions(client: &Client, id: &str) -> Vec<String> {
@@ -52,7 +34,7 @@ async fn permissions(client: &Client, id: &str) -> Vec<String> {
 async fn permissions_are_added_removed_and_reset() {
     let cloud = Cloud::start().await;
     let client = cloud.client();
-    let id = image(&cloud, client.account, "mine", false).await;
+    let id = cloud.image(client.account, "mine", false).await.to_string();
     let add = |rest: &[(&'static str, &'static str)]| {
         let all = [
             &[("Attribute", "launchPermission"), ("OperationType", "add")],
@@ -63,7 +45,8 @@ async fn permissions_are_added_removed_and_reset() {
     let one = ("UserId.1", "495219933132");
     // What is there already may be added again, and what is not there may be removed.
     for _ in 0..2 {
-        modify(&client, OLD, &id, &add(&[one, ("UserGroup.1", "all")]))
+        client
+            .modify_image(OLD, &id, &add(&[one, ("UserGroup.1", "all")]))
             .await
             .ok();
         assert_eq!(permissions(&client, &id).await, ["all", "495219933132"]);
@@ -79,7 +62,7 @@ async fn permissions_are_added_removed_and_reset() {
     }
     // Lists have gaps, and begin where they like.
     let more = [("UserId.7", "000000000007"), ("UserId.3", "000000000003")];
-    modify(&client, OLD, &id, &add(&more)).await.ok();
+    client.modify_image(OLD, &id, &add(&more)).await.ok();
     let three = ["000000000003", "000000000007", "495219933132"];
     assert_eq!(permissions(&client, &id).await, three);
     // What clients send from 2010-06-15 on, with or without the attribute's name.
@@ -91,7 +74,7 @@ async fn permissions_are_added_removed_and_reset() {
             ("LaunchPermission.Remove.2.UserId", "000000000007"),
         ];
         pairs.extend(name.map(|name| ("Attribute", name)));
-        let reply = modify(&client, version, &id, &pairs).await.ok();
+        let reply = client.modify_image(version, &id, &pairs).await.ok();
         assert_eq!(reply.paths().contains("return"), version < NEW);
         let now = ["all", "000000000004", "495219933132"];
         assert_eq!(permissions(&client, &id).await, now);
@@ -103,7 +86,7 @@ async fn permissions_are_added_removed_and_reset() {
         ("UserGroup.1", "all"),
         ("UserId.1", "000000000005"),
     ];
-    modify(&client, NEW, &id, &twice).await.ok();
+    client.modify_image(NEW, &id, &twice).await.ok();
     let now = ["all", "000000000004", "000000000005", "495219933132"];
     assert_eq!(permissions(&client, &id).await, now);
     let reset = [("ImageId", id.as_str()), ("Attribute", "launchPermission")];
@@ -125,7 +108,7 @@ async fn permissions_are_added_removed_and_reset() {
 async fn an_image_names_so_many_accounts_and_no_more() {
     let cloud = Cloud::start().await;
     let client = cloud.client();
-    let id = image(&cloud, client.account, "mine", false).await;
+    let id = cloud.image(client.account, "mine", false).await.to_string();
     let accounts = (0..).map(AccountId::from_random).take(LAUNCH_ACCOUNTS_MAX);
     let most = Modification::LaunchPermission {
         add: LaunchPermissions {
@@ -146,7 +129,7 @@ async fn an_image_names_so_many_accounts_and_no_more() {
         ("OperationType", "add"),
         ("UserId.1", "000000000002"),
     ];
-    let refused = modify(&client, OLD, &id, &one).await;
+    let refused = client.modify_image(OLD, &id, &one).await;
     assert_eq!(refused.code(400), "ResourceLimitExceeded");
     let inside = format!(
         "<imageId>{id}</imageId><launchPermission><add><item><userId>000000000002</userId></item></add></launchPermission>"
@@ -160,7 +143,7 @@ async fn an_image_names_so_many_accounts_and_no_more() {
         ("OperationType", "add"),
         ("UserGroup.1", "all"),
     ];
-    modify(&client, OLD, &id, &public).await.ok();
+    client.modify_image(OLD, &id, &public).await.ok();
     let named = permissions(&client, &id).await;
     assert_eq!(named.len(), LAUNCH_ACCOUNTS_MAX + 1);
     cloud.stop().await;
@@ -170,7 +153,7 @@ async fn an_image_names_so_many_accounts_and_no_more() {
 async fn permissions_are_what_a_launch_asks_for() {
     let cloud = Cloud::start().await;
     let (client, stranger) = (cloud.client(), cloud.stranger().await);
-    let id = image(&cloud, client.account, "mine", false).await;
+    let id = cloud.image(client.account, "mine", false).await.to_string();
     let run = [
         ("ImageId", id.as_str()),
         ("MinCount", "1"),
@@ -184,7 +167,7 @@ async fn permissions_are_what_a_launch_asks_for() {
             item,
         ];
         let (client, id) = (&client, &id);
-        async move { modify(client, OLD, id, &pairs).await.ok() }
+        async move { client.modify_image(OLD, id, &pairs).await.ok() }
     };
     assert_eq!(launch().await.code(401), "AuthFailure");
     change("add", ("UserId.1", "000000000002")).await;
@@ -201,7 +184,7 @@ async fn permissions_are_what_a_launch_asks_for() {
 async fn a_product_code_is_written_once() {
     let cloud = Cloud::start().await;
     let client = cloud.client();
-    let id = image(&cloud, client.account, "mine", false).await;
+    let id = cloud.image(client.account, "mine", false).await.to_string();
     let set = |code: &'static str| {
         // boto sent an operation with everything.
         let pairs = [
@@ -210,7 +193,7 @@ async fn a_product_code_is_written_once() {
             ("ProductCode.1", code),
         ];
         let (client, id) = (&client, &id);
-        async move { modify(client, OLD, id, &pairs).await }
+        async move { client.modify_image(OLD, id, &pairs).await }
     };
     let asked = [("ImageId", id.as_str()), ("Attribute", "productCodes")];
     let before = client.ask("DescribeImageAttribute", OLD, &asked).await;
@@ -247,7 +230,7 @@ async fn a_product_code_is_the_owners_or_one_he_is_subscribed_to() {
         .engine
         .create_product(seller.account, Some(code.clone()));
     product.await.expect("a product");
-    let id = image(&cloud, client.account, "mine", false).await;
+    let id = cloud.image(client.account, "mine", false).await.to_string();
     let pairs = [
         ("Attribute", "productCodes"),
         ("ProductCode.1", code.as_str()),
@@ -255,7 +238,7 @@ async fn a_product_code_is_the_owners_or_one_he_is_subscribed_to() {
     let inside = format!(
         "<imageId>{id}</imageId><productCodes><item><productCode>{code}</productCode></item></productCodes>"
     );
-    let refused = modify(&client, OLD, &id, &pairs).await;
+    let refused = client.modify_image(OLD, &id, &pairs).await;
     assert_eq!(refused.code(400), "InvalidAMIAttributeItemValue");
     let refused = client.soap("ModifyImageAttribute", OLD, &inside).await;
     let fault = refused.value("SOAP-ENV:Fault/faultcode");
@@ -275,9 +258,9 @@ async fn a_product_code_is_the_owners_or_one_he_is_subscribed_to() {
 async fn later_versions_have_their_attributes() {
     let cloud = Cloud::start().await;
     let client = cloud.client();
-    let id = image(&cloud, client.account, "mine", true).await;
+    let id = cloud.image(client.account, "mine", true).await.to_string();
     let by_query = [("Attribute", "description"), ("Value", "by its old name")];
-    modify(&client, "2009-10-31", &id, &by_query).await.ok();
+    client.modify_image("2009-10-31", &id, &by_query).await.ok();
     let described = |version: &'static str, name: &'static str| {
         let pairs = [("ImageId", id.clone()), ("Attribute", name.to_owned())];
         let client = &client;
@@ -300,7 +283,8 @@ async fn later_versions_have_their_attributes() {
     let text = value(described(NEW, "description").await);
     assert_eq!(text.as_deref(), Some("by SOAP"));
     for (new, shown) in [("today's name", Some("today's name")), ("", None)] {
-        modify(&client, NEW, &id, &[("Description.Value", new)])
+        client
+            .modify_image(NEW, &id, &[("Description.Value", new)])
             .await
             .ok();
         assert_eq!(value(described(NEW, "description").await).as_deref(), shown);
@@ -363,10 +347,10 @@ type Refusal<'a> = (
 async fn what_cannot_be_is_refused_in_both_bindings() {
     let cloud = Cloud::start().await;
     let client = cloud.client();
-    let mine = image(&cloud, client.account, "mine", false).await;
+    let mine = cloud.image(client.account, "mine", false).await.to_string();
     cloud.stranger().await;
-    let theirs = image(&cloud, account(2), "theirs", true).await;
-    let gone = image(&cloud, client.account, "gone", false).await;
+    let theirs = cloud.image(account(2), "theirs", true).await.to_string();
+    let gone = cloud.image(client.account, "gone", false).await.to_string();
     client
         .ask("DeregisterImage", OLD, &[("ImageId", &gone)])
         .await

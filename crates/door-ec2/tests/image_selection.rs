@@ -4,29 +4,10 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{A_DIGEST, Client, Cloud, Reply, account};
-use cumulet_domain::images::BootKind;
-use cumulet_domain::{AccountId, ImageId};
-use cumulet_engine::images::StoredBytes;
+use common::{Client, Cloud, account};
+use cumulet_domain::ImageId;
 
 const OLD: &str = "2007-03-01";
-
-async fn image(cloud: &Cloud, owner: AccountId, name: &str, is_public: bool) -> String {
-    let stored = StoredBytes {
-        digest: A_DIGEST,
-        size_bytes: 1 << 20,
-        kind: BootKind::Disk,
-    };
-    let image = cloud
-        .engine
-        .add_stored_image(owner, name.into(), is_public, stored);
-    image.await.expect("an image").id.to_string()
-}
-
-async fn modify(client: &Client, version: &str, id: &str, rest: &[(&str, &str)]) -> Reply {
-    let all = [&[("ImageId", id)], rest].concat();
-    client.ask("ModifyImageAttribute", version, &all).await
-}
 
 /// Everybody's images, by their names.
 struct Gallery {
@@ -54,7 +35,7 @@ impl Gallery {
             ("their-public-granted", them, true, Some(me)),
             ("their-other", them, false, Some(account(3))),
         ] {
-            let id = image(&cloud, owner, name, is_public).await;
+            let id = cloud.image(owner, name, is_public).await.to_string();
             let asker = if owner == me { &client } else { &stranger };
             if let Some(account) = explicit {
                 let account = account.to_string();
@@ -63,7 +44,7 @@ impl Gallery {
                     ("OperationType", "add"),
                     ("UserId.1", account.as_str()),
                 ];
-                modify(asker, OLD, &id, &pairs).await.ok();
+                asker.modify_image(OLD, &id, &pairs).await.ok();
             }
             if name == "my-gone" {
                 let pairs = [("ImageId", id.as_str())];
@@ -330,7 +311,8 @@ async fn filters_see_what_is_shown() {
     let named = engine.set_alias(account(2), Some("amazon".into()));
     named.await.expect("an alias");
     let code = [("Attribute", "productCodes"), ("ProductCode.1", "774F4FF8")];
-    modify(client, OLD, gallery.id("my-private"), &code)
+    client
+        .modify_image(OLD, gallery.id("my-private"), &code)
         .await
         .ok();
     let count = |name: &'static str, value: &'static str| {

@@ -4,26 +4,16 @@ mod common;
 
 use common::{Client, Cloud};
 use cumulet_domain::InstanceId;
-use cumulet_domain::images::BootKind;
 use cumulet_domain::instances::InstanceState;
-use cumulet_engine::images::StoredBytes;
 
 const NEW: &str = "2016-11-15";
 
 async fn with_instances(counts: &[u32]) -> (Cloud, Client, Vec<String>) {
     let cloud = Cloud::start().await;
     let client = cloud.client();
-    let stored = StoredBytes {
-        digest: common::A_DIGEST,
-        size_bytes: 1 << 20,
-        kind: BootKind::Disk,
-    };
     let image = cloud
-        .engine
-        .add_stored_image(client.account, "an-image".into(), false, stored)
+        .image(client.account, "an-image", false)
         .await
-        .expect("image")
-        .id
         .to_string();
     let mut ids = vec![];
     for count in counts {

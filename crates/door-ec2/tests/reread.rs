@@ -3,28 +3,16 @@
 mod common;
 
 use common::{Client, Cloud, Reply};
-use cumulet_domain::images::BootKind;
 use cumulet_domain::instances::InstanceState;
 use cumulet_domain::{InstanceId, SubnetId, VpcId};
-use cumulet_engine::images::StoredBytes;
 
 const NEW: &str = "2016-11-15";
 
 async fn world() -> (Cloud, Client, String) {
     let cloud = Cloud::start().await;
     let client = cloud.client();
-    let stored = StoredBytes {
-        digest: common::A_DIGEST,
-        size_bytes: 1 << 20,
-        kind: BootKind::Disk,
-    };
-    let name = "an-image".to_owned();
-    let image = cloud
-        .engine
-        .add_stored_image(client.account, name, true, stored)
-        .await
-        .expect("image");
-    (cloud, client, image.id.to_string())
+    let image = cloud.image(client.account, "an-image", true).await;
+    (cloud, client, image.to_string())
 }
 
 async fn run(client: &Client, image: &str, more: &[(&str, &str)]) -> Reply {

@@ -3,9 +3,7 @@
 mod common;
 
 use common::{Client, Cloud, Reply};
-use cumulet_domain::images::BootKind;
 use cumulet_domain::instances::InstanceState;
-use cumulet_engine::images::StoredBytes;
 
 const NEW: &str = "2016-11-15";
 /// The first version with tags, and one of the SOAP binding's last.
@@ -21,21 +19,11 @@ struct World {
 async fn world() -> World {
     let cloud = Cloud::start().await;
     let client = cloud.client();
-    let stored = StoredBytes {
-        digest: common::A_DIGEST,
-        size_bytes: 1 << 20,
-        kind: BootKind::Disk,
-    };
-    let name = "an-image".to_owned();
-    let image = cloud
-        .engine
-        .add_stored_image(client.account, name, true, stored)
-        .await
-        .expect("image");
+    let image = cloud.image(client.account, "an-image", true).await;
     World {
         cloud,
         client,
-        image: image.id.to_string(),
+        image: image.to_string(),
     }
 }
 
