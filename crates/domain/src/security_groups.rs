@@ -191,17 +191,22 @@ impl SecurityGroup {
             }
             self.ingress.push(rule.clone());
         }
-        if self.ingress.len() > RULES_MAX {
-            return Err(Error::LimitExceeded {
-                resource: Resource::Permission,
-                message: format!(
-                    "The maximum number of rules per security group, {RULES_MAX}, has been reached: the group '{}' would have {}",
-                    self.name,
-                    self.ingress.len()
-                ),
-            });
-        }
+        self.check_count()?;
         Ok(rules)
+    }
+
+    fn check_count(&self) -> Result<(), Error> {
+        if self.ingress.len() <= RULES_MAX {
+            return Ok(());
+        }
+        Err(Error::LimitExceeded {
+            resource: Resource::Permission,
+            message: format!(
+                "The maximum number of rules per security group, {RULES_MAX}, has been reached: the group '{}' would have {}",
+                self.name,
+                self.ingress.len()
+            ),
+        })
     }
 
     fn has(&self, rule: &Rule, era: Era) -> bool {
@@ -224,56 +229,72 @@ impl SecurityGroup {
     /// Takes rules away: all of them or none.
     ///
     /// # Errors
-    /// `NotFound` for a rule that there is not.
+    /// `NotFound` for a rule that there is not; `LimitExceeded` if what is left of a rule for all
+    /// traffic would be more rules than a group may have.
     pub fn revoke(&mut self, rules: Vec<Rule>, era: Era) -> Result<Vec<Rule>, Error> {
         let rules = gathered(rules, era);
+        let before = self.ingress.len();
         for rule in &rules {
             if !self.take(rule, era) {
                 return Err(Error::not_found(Resource::Permission, rule));
             }
         }
+        if self.ingress.len() > before {
+            self.check_count()?;
+        }
         Ok(rules)
     }
 
     fn take(&mut self, rule: &Rule, era: Era) -> bool {
-        let Rule {
-            traffic, source, ..
-        } = rule;
-        if let Some(place) = self.place(*traffic, source) {
+        let is_group = matches!(rule.source, Source::Group { .. });
+        match (era, rule.traffic) {
+            (Era::Classic, Traffic::All) if is_group => self.take_whole(&rule.source),
+            (Era::Classic, traffic) if CLASSIC.contains(&traffic) => {
+                // Both may be there, shown as one: who revokes what is shown is rid of it.
+                let was_there = self.take_one(rule);
+                self.take_of_all(traffic, &rule.source) || was_there
+            }
+            _ => self.take_one(rule),
+        }
+    }
+
+    fn take_one(&mut self, rule: &Rule) -> bool {
+        let place = self.place(rule.traffic, &rule.source);
+        if let Some(place) = place {
             self.ingress.remove(place);
-            return true;
         }
-        // All that three rules let in, where only these three are known.
-        if era == Era::Classic
-            && *traffic == Traffic::All
-            && matches!(source, Source::Group { .. })
-            && let Some(places) = self.places_of_classic(source)
-        {
-            let mut place = 0;
-            self.ingress.retain(|_| {
-                place += 1;
-                !places.contains(&(place - 1))
-            });
-            return true;
+        place.is_some()
+    }
+
+    /// All that a source may send, where only three kinds of traffic are known: a rule for all of
+    /// it, the three, or both.
+    fn take_whole(&mut self, source: &Source) -> bool {
+        let is_there =
+            self.place(Traffic::All, source).is_some() || self.places_of_classic(source).is_some();
+        if is_there {
+            let is_part = |it: &Rule| it.traffic == Traffic::All || CLASSIC.contains(&it.traffic);
+            self.ingress
+                .retain(|it| it.source != *source || !is_part(it));
         }
-        // One of the three that stand for all where only these three are known.
-        if era == Era::Classic
-            && CLASSIC.contains(traffic)
-            && let Some(place) = self.place(Traffic::All, source)
-        {
-            let all = self.ingress.remove(place);
-            let left = CLASSIC.iter().filter(|it| *it != traffic);
-            let left = left.map(|traffic| Rule {
-                traffic: *traffic,
-                ..all.clone()
-            });
-            let left: Vec<Rule> = left
-                .filter(|it| self.place(it.traffic, source).is_none())
-                .collect();
-            self.ingress.splice(place..place, left);
-            return true;
-        }
-        false
+        is_there
+    }
+
+    /// One of the three that stand for all where only these three are known: the others stay.
+    fn take_of_all(&mut self, traffic: Traffic, source: &Source) -> bool {
+        let Some(place) = self.place(Traffic::All, source) else {
+            return false;
+        };
+        let all = self.ingress.remove(place);
+        let left = CLASSIC.iter().filter(|it| **it != traffic);
+        let left = left.map(|traffic| Rule {
+            traffic: *traffic,
+            ..all.clone()
+        });
+        let left: Vec<Rule> = left
+            .filter(|it| self.place(it.traffic, source).is_none())
+            .collect();
+        self.ingress.splice(place..place, left);
+        true
     }
 
     /// The rules as permissions, in the order in which their traffic was first granted.

@@ -13,7 +13,10 @@ use zeroize::Zeroizing;
 
 use crate::records::Stored;
 use crate::state::State;
-use crate::{Caller, Engine, tags};
+use crate::{Caller, Engine, security_groups, tags};
+
+/// Most groups of others that change in the commit that deletes an account.
+const GROUPS_MAX: usize = 40;
 
 /// What a first start puts into a store without an identity, in one commit.
 pub struct Bootstrap {
@@ -114,22 +117,20 @@ impl Engine {
                 message: format!("The account {id} still owns buckets"),
             });
         }
+        // What others let in of it goes with it; where that is much, most of it goes before.
+        while security_groups::without_rules_naming(&self.snapshot(), id).len() > GROUPS_MAX {
+            self.commit(move |state| {
+                find_deletable(state, id)?;
+                let groups = security_groups::without_rules_naming(state, id);
+                Ok(Plan {
+                    changes: groups.iter().take(GROUPS_MAX).map(Stored::put).collect(),
+                    answer: (),
+                })
+            })
+            .await?;
+        }
         self.commit(move |state| {
-            let account = find_account(state, id)?;
-            let owns = state.reservations_of(id).next().is_some()
-                || state.images.values().any(|image| image.owner == id)
-                || state.key_pairs.keys().any(|(owner, _)| *owner == id)
-                || state.products.values().any(|product| product.owner == id)
-                || state.groups_of(id).len() > 1;
-            if owns {
-                let message = format!(
-                    "The account {id} still owns images, instances, key pairs, security groups or products"
-                );
-                return Err(Error::IncorrectState {
-                    resource: Resource::Account,
-                    message,
-                });
-            }
+            let account = find_deletable(state, id)?;
             let mut changes = vec![account.delete()];
             let default = state.security_groups.get(&SecurityGroupId::of(id));
             changes.extend(default.map(|group| group.delete()));
@@ -154,12 +155,15 @@ impl Engine {
             );
             changes.extend(state.subscriptions_of(id).map(|it| it.delete()));
             changes.extend(tags::forget(state, state.tagged_of(id)));
+            let groups = security_groups::without_rules_naming(state, id);
+            let admitted = groups.len();
+            changes.extend(groups.iter().map(Stored::put));
             if changes.len() > PLAN_CHANGES_MAX {
                 return Err(Error::IncorrectState {
                     resource: Resource::Account,
                     message: format!(
                         "The account {id} has {} users, keys, certificates and subscriptions, too many to go at once; delete some of them before",
-                        changes.len() - 1
+                        changes.len() - 1 - admitted
                     ),
                 });
             }
@@ -418,6 +422,26 @@ fn find_account(state: &State, id: AccountId) -> Result<Arc<Account>, Error> {
         .get(&id)
         .cloned()
         .ok_or_else(|| Error::not_found(Resource::Account, id))
+}
+
+/// An account that owns nothing that would be somebody else's once its number is given again.
+fn find_deletable(state: &State, id: AccountId) -> Result<Arc<Account>, Error> {
+    let account = find_account(state, id)?;
+    let owns = state.reservations_of(id).next().is_some()
+        || state.images.values().any(|image| image.owner == id)
+        || state.key_pairs.keys().any(|(owner, _)| *owner == id)
+        || state.products.values().any(|product| product.owner == id)
+        || state.groups_of(id).len() > 1;
+    if owns {
+        let message = format!(
+            "The account {id} still owns images, instances, key pairs, security groups or products"
+        );
+        return Err(Error::IncorrectState {
+            resource: Resource::Account,
+            message,
+        });
+    }
+    Ok(account)
 }
 
 fn find_user(state: &State, account: AccountId, name: &str) -> Result<Arc<User>, Error> {

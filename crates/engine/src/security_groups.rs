@@ -199,7 +199,8 @@ fn plan_delete(
         return Err(in_use(message));
     }
     // A rule of somebody else's keeps nobody from deleting what is theirs: its source has no members
-    // from then on, and a group that gets the name later has another id.
+    // from then on, a group that gets the name later has another id, and `resolve` finds it to be
+    // revoked.
     let mut others = state.recorded_groups(owner);
     if let Some(other) = others.find(|it| it.id != group.id && it.names(group.id)) {
         let message = format!(
@@ -216,22 +217,60 @@ fn plan_delete(
     })
 }
 
-/// The rules with their sources looked up.
-fn resolve(state: &State, caller: AccountId, asked: Vec<RuleAsked>) -> Result<Vec<Rule>, Error> {
+/// A group of an account as a source; if a name was given beside an id, it must be that.
+fn find_source(
+    state: &State,
+    (caller, owner): (AccountId, AccountId),
+    group: &GroupRef,
+    name: Option<&str>,
+) -> Result<Source, Error> {
+    let unknown = || Error::not_found(Resource::SecurityGroup, group);
+    if owner != caller && !state.accounts.contains_key(&owner) {
+        return Err(unknown());
+    }
+    let found = state.group(owner, group)?;
+    if name.is_some_and(|name| name != found.name) {
+        return Err(unknown());
+    }
+    let Membership { id, name } = found.membership();
+    Ok(Source::Group { owner, id, name })
+}
+
+/// The rules with their sources looked up.  `known` are those that there are, if they are to be
+/// revoked: a rule may name a group of somebody else that is gone, and goes by the words it has.
+fn resolve(
+    state: &State,
+    caller: AccountId,
+    asked: Vec<RuleAsked>,
+    known: &[Rule],
+) -> Result<Vec<Rule>, Error> {
     let source = |asked: SourceAsked| match asked {
         SourceAsked::Known(source) => Ok(source),
         SourceAsked::Group { owner, group, name } => {
             let owner = owner.unwrap_or(caller);
-            let unknown = || Error::not_found(Resource::SecurityGroup, &group);
-            if owner != caller && !state.accounts.contains_key(&owner) {
-                return Err(unknown());
+            let found = find_source(state, (caller, owner), &group, name.as_deref());
+            let mut sources = known.iter().map(|rule| &rule.source);
+            if found
+                .as_ref()
+                .is_ok_and(|it| sources.clone().any(|known| known == it))
+            {
+                return found;
             }
-            let found = state.group(owner, &group)?;
-            if name.is_some_and(|name| name != found.name) {
-                return Err(unknown());
-            }
-            let Membership { id, name } = found.membership();
-            Ok(Source::Group { owner, id, name })
+            let is_meant = |source: &&Source| match source {
+                Source::Group {
+                    owner: of,
+                    id,
+                    name: known,
+                } => {
+                    let is_it = match &group {
+                        GroupRef::Id(asked) => asked == id,
+                        GroupRef::Name(asked) => asked == known,
+                    };
+                    *of == owner && is_it && name.as_ref().is_none_or(|asked| asked == known)
+                }
+                Source::Network(_) | Source::Nobody => false,
+            };
+            sources.find(is_meant).cloned().map_or(found, Ok)
         }
     };
     let rule = |asked: RuleAsked| {
@@ -244,6 +283,22 @@ fn resolve(state: &State, caller: AccountId, asked: Vec<RuleAsked>) -> Result<Ve
     asked.into_iter().map(rule).collect()
 }
 
+/// The groups of others without the rules that name groups of an account that goes.  The id of its
+/// `default` follows from its number: an account that gets the same number later must not be let in.
+pub(crate) fn without_rules_naming(state: &State, gone: AccountId) -> Vec<SecurityGroup> {
+    let is_named =
+        |rule: &Rule| matches!(&rule.source, Source::Group { owner, .. } if *owner == gone);
+    let groups = state.security_groups.values();
+    let meant = groups.filter(|it| it.owner != gone && it.ingress.iter().any(is_named));
+    meant
+        .map(|group| {
+            let mut group = SecurityGroup::clone(group);
+            group.ingress.retain(|rule| !is_named(rule));
+            group
+        })
+        .collect()
+}
+
 fn plan_rules(
     state: &State,
     owner: AccountId,
@@ -252,10 +307,15 @@ fn plan_rules(
     asked: Vec<RuleAsked>,
 ) -> Result<Plan<RulesChanged>, Error> {
     let mut group = SecurityGroup::clone(&*state.group(owner, group)?);
-    let rules = resolve(state, owner, asked)?;
     let rules = match change {
-        Change::Authorize => group.authorize(rules, era)?,
-        Change::Revoke => group.revoke(rules, era)?,
+        Change::Authorize => {
+            let rules = resolve(state, owner, asked, &[])?;
+            group.authorize(rules, era)?
+        }
+        Change::Revoke => {
+            let rules = resolve(state, owner, asked, &group.ingress)?;
+            group.revoke(rules, era)?
+        }
     };
     Ok(Plan {
         changes: vec![group.put()],

@@ -1,6 +1,7 @@
 //! The engine over the simulated host: launches, limits, tokens, terminations, restarts.
 
 mod common;
+mod groups;
 mod ids;
 mod images;
 mod products;

@@ -306,6 +306,64 @@ fn a_group_has_a_hundred_rules_and_no_more() {
 }
 
 #[test]
+fn what_is_left_of_all_traffic_has_a_place_or_nothing_goes() {
+    let mut web = group();
+    let port = |it: u16| rule(tcp(it, it), network("0.0.0.0/0"));
+    web.authorize((0..98).map(port).collect(), Era::Classic)
+        .unwrap();
+    web.authorize(vec![rule(Traffic::All, peer())], Era::Classic)
+        .unwrap();
+    let [of_tcp, of_udp, _] = CLASSIC.map(|it| rule(it, peer()));
+    // 99 and one more are as many as there may be.
+    let mut fits = web.clone();
+    fits.revoke(vec![of_tcp.clone()], Era::Classic).unwrap();
+    assert_eq!(fits.ingress.len(), RULES_MAX);
+    // Full, and one rule would become two.
+    web.authorize(vec![port(200)], Era::Classic).unwrap();
+    let refused = web.clone().revoke(vec![of_tcp.clone()], Era::Classic);
+    assert!(matches!(
+        refused,
+        Err(Error::LimitExceeded {
+            resource: Resource::Permission,
+            ..
+        })
+    ));
+    // Together with another, or as a whole, it goes.
+    for other in [of_udp, port(7)] {
+        let mut web = web.clone();
+        web.revoke(vec![of_tcp.clone(), other], Era::Classic)
+            .unwrap();
+        assert!(web.ingress.len() <= RULES_MAX);
+    }
+    web.revoke(vec![rule(Traffic::All, peer())], Era::Classic)
+        .unwrap();
+    assert_eq!(web.ingress.len(), 99);
+}
+
+#[test]
+fn what_classic_words_show_once_is_revoked_once() {
+    // All traffic and TCP beside it, as only later versions grant them.
+    let mut web = group();
+    let [of_tcp, of_udp, of_icmp] = CLASSIC.map(|it| rule(it, peer()));
+    let all = rule(Traffic::All, peer());
+    web.authorize(vec![all.clone(), of_tcp.clone()], Era::Numbered)
+        .unwrap();
+    assert_eq!(web.permissions(Era::Classic).len(), 3);
+    let mut less = web.clone();
+    less.revoke(vec![of_tcp.clone()], Era::Classic).unwrap();
+    assert_eq!(less.ingress, [of_udp, of_icmp]);
+    let mut none = web.clone();
+    none.revoke(vec![all.clone()], Era::Classic).unwrap();
+    assert_eq!(none.ingress, []);
+    // Later versions tell them apart.
+    let mut apart = web.clone();
+    apart.revoke(vec![of_tcp.clone()], Era::Numbered).unwrap();
+    assert_eq!(apart.ingress, std::slice::from_ref(&all));
+    web.revoke(vec![all], Era::Numbered).unwrap();
+    assert_eq!(web.ingress, [of_tcp]);
+}
+
+#[test]
 fn what_is_taken_away_goes_whole_or_not_at_all() {
     let mut web = group();
     let there = rule(tcp(80, 80), network("0.0.0.0/0"));

@@ -215,6 +215,33 @@ async fn a_group_of_somebody_else_may_be_let_in() {
     let shown = client.ask("DescribeSecurityGroups", NEW, &[]).await.ok();
     let let_in = shown.values("groups/item/groupId");
     assert!(let_in.contains(&theirs) && !let_in.contains(&later));
+    // A rule whose source is gone can be revoked in the words that it is shown in, and be granted no
+    // more; the group that has the name now is another source.
+    client.ask(AUTHORIZE, NEW, &grant).await.ok();
+    let shown = [
+        ("GroupName", "default"),
+        ("IpPermissions.1.IpProtocol", "-1"),
+        ("IpPermissions.1.Groups.1.UserId", &other),
+        ("IpPermissions.1.Groups.1.GroupId", &theirs),
+        ("IpPermissions.1.Groups.1.GroupName", "theirs"),
+        ("IpPermissions.1.Groups.1.VpcId", &vpc),
+    ];
+    client.ask(REVOKE, NEW, &shown).await.ok();
+    for action in [REVOKE, AUTHORIZE] {
+        let reply = client.ask(action, NEW, &shown).await;
+        assert_eq!(code_of(&reply), "InvalidGroup.NotFound");
+    }
+    let sources = client.ask("DescribeSecurityGroups", NEW, &[]).await.ok();
+    assert_eq!(sources.values("groups/item/vpcId").len(), 1);
+    assert!(sources.values("groups/item/groupId").contains(&later));
+    // By the old words, too: first the one that is there, then the one that is gone.
+    stranger
+        .ask("DeleteSecurityGroup", NEW, &[("GroupId", &later)])
+        .await
+        .ok();
+    client.ask(REVOKE, OLD, &grant).await.ok();
+    let reply = client.ask(REVOKE, OLD, &grant).await;
+    assert_eq!(code_of(&reply), "InvalidGroup.NotFound");
     cloud.stop().await;
 }
 
