@@ -18,6 +18,9 @@ pub struct KeyPair {
     pub created: Timestamp,
 }
 
+/// Longest part of a name that a refusal repeats.
+const NAME_SHOWN_MAX: usize = 60;
+
 /// EC2 takes up to 255 printable ASCII characters.
 pub fn check_key_name(name: &str) -> Result<(), Error> {
     if name.is_empty() {
@@ -27,9 +30,12 @@ pub fn check_key_name(name: &str) -> Result<(), Error> {
     }
     if name.len() > 255 || !name.bytes().all(|b| (b' '..=b'~').contains(&b)) || name.trim() != name
     {
+        let shown: String = name.chars().take(NAME_SHOWN_MAX).collect();
         return Err(Error::invalid(
             "KeyName",
-            "Value for parameter KeyName is invalid. A name has up to 255 printable ASCII characters and no space at its ends.",
+            format!(
+                "Value ({shown}) for parameter KeyName is invalid. A name has up to 255 printable ASCII characters and no space at its ends."
+            ),
         ));
     }
     Ok(())

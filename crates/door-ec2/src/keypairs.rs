@@ -1,9 +1,11 @@
 //! CreateKeyPair, DescribeKeyPairs, DeleteKeyPair, ImportKeyPair.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cumulet_domain::keypairs::KeyPair;
 use cumulet_domain::tags::{TagMap, TaggedKind};
+use cumulet_engine::State;
 use cumulet_wire::time::format_iso8601;
 
 use crate::call::Call;
@@ -74,16 +76,18 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     let ids = request.list("KeyPairId");
     let filters = Filters::of(request, &FILTERS)?;
     call.stop_if_dry_run()?;
-    let mut found = call.engine.describe_key_pairs(&call.caller, &names)?;
-    if !ids.is_empty() {
-        for id in &ids {
-            if !found.iter().any(|pair| pair.id.to_string() == *id) {
-                return Err(unknown_id(id));
-            }
-        }
-        found.retain(|pair| ids.contains(&pair.id.to_string().as_str()));
-    }
     let state = call.engine.snapshot();
+    let mut by_id: BTreeMap<&str, Arc<KeyPair>> = BTreeMap::new();
+    for id in &ids {
+        let pair = of_id(&state, call, id).ok_or_else(|| unknown_id(id))?;
+        by_id.insert(&pair.name, pair.clone());
+    }
+    let mut found = if names.is_empty() && !by_id.is_empty() {
+        by_id.values().cloned().collect()
+    } else {
+        call.engine.describe_key_pairs(&call.caller, &names)?
+    };
+    found.retain(|pair| by_id.is_empty() || by_id.contains_key(pair.name.as_str()));
     found.retain(|pair| filters.pass(|name| filter_values(pair, state.tags_of(pair.id), name)));
     let mut answer = call.answer();
     answer.list("keySet", &found, |answer, pair| {
@@ -100,6 +104,10 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     Ok(answer.finish())
 }
 
+fn of_id<'a>(state: &'a State, call: &Call<'_>, id: &str) -> Option<&'a Arc<KeyPair>> {
+    state.key_pair(call.caller.account, id.parse().ok()?)
+}
+
 fn unknown_id(id: &str) -> Refused {
     let id: String = id.chars().take(120).collect();
     Refused::new(
@@ -111,9 +119,10 @@ fn unknown_id(id: &str) -> Refused {
 
 /// By name, or in the newest version by id.  A pair that does not exist is no error.
 pub(crate) async fn delete(call: &Call<'_>) -> Result<String, Refused> {
-    let name = match (call.request.text("KeyName"), call.request.text("KeyPairId")) {
+    let given = |name: &str| call.request.text(name).filter(|text| !text.is_empty());
+    let name = match (given("KeyName"), given("KeyPairId")) {
         (Some(name), None) => Some(name.to_owned()),
-        (None, Some(id)) => name_of(call, id)?,
+        (None, Some(id)) => of_id(&call.engine.snapshot(), call, id).map(|pair| pair.name.clone()),
         (Some(_), Some(_)) => {
             return Err(Refused::combination(
                 "DeleteKeyPair takes KeyName or KeyPairId, not both",
@@ -132,12 +141,6 @@ pub(crate) async fn delete(call: &Call<'_>) -> Result<String, Refused> {
         call.engine.delete_key_pair(&call.caller, name).await?;
     }
     Ok(call.yes())
-}
-
-fn name_of(call: &Call<'_>, id: &str) -> Result<Option<String>, Refused> {
-    let all = call.engine.describe_key_pairs(&call.caller, &[])?;
-    let found = all.iter().find(|pair| pair.id.to_string() == id);
-    Ok(found.map(|pair| pair.name.clone()))
 }
 
 fn filter_values(pair: &Arc<KeyPair>, tags: &TagMap, name: &str) -> Vec<String> {

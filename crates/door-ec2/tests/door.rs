@@ -376,6 +376,66 @@ async fn key_pairs_come_and_go() {
         .ask("DescribeKeyPairs", OLD, &[("KeyName.1", "zero")])
         .await;
     assert_eq!(unknown.code(400), "InvalidKeyPair.NotFound");
+    // Each once, however often it is named; of two lists what is in both.
+    let two = imported.value("keyPairId").unwrap();
+    for (asked, names) in [
+        (
+            vec![
+                ("KeyName.1", "two"),
+                ("KeyName.2", "one"),
+                ("KeyName.3", "two"),
+            ],
+            &["two", "one"][..],
+        ),
+        (
+            vec![
+                ("KeyPairId.1", two.as_str()),
+                ("KeyPairId.2", &id),
+                ("KeyPairId.3", &two),
+            ],
+            &["one", "two"],
+        ),
+        (
+            vec![
+                ("KeyName.1", "two"),
+                ("KeyPairId.1", &id),
+                ("KeyPairId.2", &two),
+            ],
+            &["two"],
+        ),
+        (vec![("KeyName.1", "two"), ("KeyPairId.1", &id)], &[]),
+    ] {
+        let reply = client.ask("DescribeKeyPairs", NEW, &asked).await.ok();
+        assert_eq!(reply.values("keyName"), names, "{asked:?}");
+    }
+    let stranger = cloud.stranger().await;
+    for (client, id) in [
+        (&stranger, id.as_str()),
+        (&client, "key-12345678"),
+        (&client, "one"),
+    ] {
+        let unknown = client
+            .ask("DescribeKeyPairs", NEW, &[("KeyPairId.1", id)])
+            .await;
+        assert_eq!(unknown.code(400), "InvalidKeyPair.NotFound");
+        client
+            .ask("DeleteKeyPair", NEW, &[("KeyPairId", id)])
+            .await
+            .ok();
+    }
+    let nameless = client.ask("DeleteKeyPair", OLD, &[("KeyName", "")]).await;
+    assert_eq!(nameless.code(400), "MissingParameter");
+    for wrong in [" one", "one ", "schl\u{fc}ssel"] {
+        let refused = client
+            .ask("CreateKeyPair", OLD, &[("KeyName", wrong)])
+            .await;
+        assert_eq!(refused.code(400), "InvalidParameterValue");
+        assert!(
+            refused.text.contains(&format!("({wrong})")),
+            "{}",
+            refused.text
+        );
+    }
 
     client
         .ask("DeleteKeyPair", NEW, &[("KeyPairId", &id)])

@@ -103,7 +103,7 @@ impl State {
     }
 
     pub(crate) fn shows_key_pair(&self, id: KeyPairId) -> bool {
-        self.key_pair_ids.contains(&id) || self.tags.contains_key(&TaggedId::from(id))
+        self.key_pair_names.contains_key(&id) || self.tags.contains_key(&TaggedId::from(id))
     }
 
     /// Launches name their groups, and rules of other accounts their sources, longer than these are

@@ -1,10 +1,11 @@
 //! Key pairs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cumulet_domain::keypairs::{KeyPair, check_key_name};
 use cumulet_domain::tags::TagMap;
-use cumulet_domain::{Error, KeyPairId, Resource};
+use cumulet_domain::{AccountId, Error, KeyPairId, Resource};
 use cumulet_store::Plan;
 use zeroize::Zeroizing;
 
@@ -44,6 +45,14 @@ fn plan_new(
         changes,
         answer: key_pair,
     })
+}
+
+impl State {
+    /// A key pair of the account, by its id.
+    pub fn key_pair(&self, owner: AccountId, id: KeyPairId) -> Option<&Arc<KeyPair>> {
+        let key = self.key_pair_names.get(&id)?;
+        self.key_pairs.get(key).filter(|it| it.owner == owner)
+    }
 }
 
 impl Engine {
@@ -117,7 +126,7 @@ impl Engine {
             .await
     }
 
-    /// All of the caller's key pairs, or those named.
+    /// All of the caller's key pairs by name, or those named, in their order and each once.
     ///
     /// # Errors
     /// `NotFound` naming the first name that does not exist.
@@ -141,7 +150,9 @@ impl Engine {
                 .cloned();
             found.ok_or_else(|| Error::not_found(Resource::KeyPair, name))
         };
-        names.iter().map(find).collect()
+        let mut seen = BTreeSet::new();
+        let distinct = names.iter().filter(|name| seen.insert(*name));
+        distinct.map(find).collect()
     }
 
     /// Deletes the pair; a name that does not exist is no error, as EC2 answers true for it.

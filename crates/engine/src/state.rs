@@ -52,7 +52,7 @@ pub struct State {
     pub tags: OrdMap<TaggedId, Arc<Tags>>,
     pub launch_tags: OrdMap<ReservationId, Arc<LaunchTags>>,
     // Indexes.
-    pub(crate) key_pair_ids: OrdSet<KeyPairId>,
+    pub(crate) key_pair_names: OrdMap<KeyPairId, (AccountId, Arc<str>)>,
     pub reservations_by_owner: OrdSet<(AccountId, ReservationId)>,
     pub client_tokens: OrdMap<(AccountId, Arc<str>), ReservationId>,
     pub groups_by_name: OrdMap<(AccountId, Arc<str>), SecurityGroupId>,
@@ -236,11 +236,11 @@ impl State {
     fn apply_key_pair(&mut self, change: &Change) -> Result<(), ViewError> {
         let key = owned_key(change)?;
         if let Some(before) = self.key_pairs.remove(&key) {
-            self.key_pair_ids.remove(&before.id);
+            self.key_pair_names.remove(&before.id);
         }
         if let Some(bytes) = &change.value {
             let key_pair = read::<KeyPair>(change, bytes)?;
-            self.key_pair_ids.insert(key_pair.id);
+            self.key_pair_names.insert(key_pair.id, key.clone());
             self.key_pairs.insert(key, Arc::new(key_pair));
         }
         Ok(())

@@ -91,11 +91,7 @@ impl State {
                 .instance()
                 .and_then(|id| self.instances.get(&id))
                 .is_some_and(|it| it.owner == owner && it.liveness() == Liveness::Alive),
-            TaggedId::KeyPair(id) => self
-                .key_pairs
-                .range((owner, "".into())..)
-                .take_while(|((account, _), _)| *account == owner)
-                .any(|(_, pair)| pair.id == id),
+            TaggedId::KeyPair(id) => self.key_pair(owner, id).is_some(),
             TaggedId::SecurityGroup(id) => self.group(owner, &GroupRef::Id(id)).is_ok(),
             TaggedId::Subnet(id) => SubnetId::of(owner) == id,
             TaggedId::Vpc(id) => VpcId::of(owner) == id,
@@ -181,9 +177,13 @@ pub(crate) fn forget(state: &State, ids: impl IntoIterator<Item = TaggedId>) -> 
 impl Engine {
     /// Writes the same tags on each; a key that is there gets the new value.
     ///
+    /// Up to `SLICE` resources are one commit.  A longer list is checked as a whole and then written in
+    /// parts: if the disk fills or a resource goes between two of them, those before stay written, and
+    /// asking again is safe.
+    ///
     /// # Errors
     /// `NotFound` of what does not exist or is somebody else's, `Denied` of somebody else's public
-    /// image, `LimitExceeded`, `Missing`; then nothing is written.
+    /// image, `LimitExceeded`, `Missing`; what is so when it is asked is found before anything is written.
     pub async fn create_tags(
         &self,
         caller: &Caller,
@@ -200,7 +200,8 @@ impl Engine {
             .await
     }
 
-    /// Takes tags away; without `removals` all of them.  What is not there is no error.
+    /// Takes tags away; without `removals` all of them.  What is not there is no error.  Long lists
+    /// are written as with [`Self::create_tags`].
     ///
     /// # Errors
     /// `NotFound` and `Denied` as [`Self::create_tags`]; `InvalidValue` for a reserved key.
