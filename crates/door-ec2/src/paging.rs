@@ -40,14 +40,20 @@ impl Page {
                 "Value ( {size} ) for parameter maxResults is invalid. Expecting a value of at least {least}."
             )));
         }
-        if size.is_some() && !request.list(list).is_empty() {
+        let token = request.text("NextToken").filter(|token| !token.is_empty());
+        let paged = match (size, token) {
+            (Some(_), _) => Some("maxResults"),
+            (None, Some(_)) => Some("nextToken"),
+            (None, None) => None,
+        };
+        if let Some(parameter) = paged
+            && !request.list(list).is_empty()
+        {
             return Err(Refused::combination(format!(
-                "The parameter {list} cannot be used with the parameter maxResults"
+                "The parameter {list} cannot be used with the parameter {parameter}"
             )));
         }
-        let after = request
-            .text("NextToken")
-            .filter(|token| !token.is_empty())
+        let after = token
             .map(|token| after_of(request.operation.name, token))
             .transpose()?;
         // A token without a size continues with full pages.

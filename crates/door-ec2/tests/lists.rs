@@ -34,6 +34,64 @@ async fn with_instances(counts: &[u32]) -> (Cloud, Client, Vec<String>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_ids_is_not_paged() {
+    let (cloud, client, ids) = with_instances(&[1]).await;
+    let digits = ids[0].strip_prefix("i-").expect("an instance");
+    let (volume, port) = (format!("vol-{digits}"), format!("eni-{digits}"));
+    let image = client.ask("DescribeImages", NEW, &[]).await.ok();
+    let image = image.value("imageId").expect("an image");
+    for (action, list, id, after) in [
+        (
+            "DescribeInstances",
+            "InstanceId",
+            ids[0].as_str(),
+            "r-00000000",
+        ),
+        (
+            "DescribeInstanceStatus",
+            "InstanceId",
+            &ids[0],
+            "i-00000000",
+        ),
+        (
+            "DescribeInstanceCreditSpecifications",
+            "InstanceId",
+            &ids[0],
+            "i-00000000",
+        ),
+        ("DescribeVolumes", "VolumeId", &volume, "vol-00000000"),
+        (
+            "DescribeNetworkInterfaces",
+            "NetworkInterfaceId",
+            &port,
+            "eni-00000000",
+        ),
+        (
+            "DescribeSecurityGroups",
+            "GroupName",
+            "default",
+            "sg-00000000",
+        ),
+        ("DescribeImages", "ImageId", &image, "ami-00000000"),
+        ("DescribeInstanceTypes", "InstanceType", "m1.small", "a"),
+    ] {
+        let token = cumulet_wire::base64::encode(format!("1 {action} {after}").as_bytes());
+        let list = format!("{list}.1");
+        client.ask(action, NEW, &[(&list, id)]).await.ok();
+        client.ask(action, NEW, &[("NextToken", &token)]).await.ok();
+        for (name, value, told) in [
+            ("MaxResults", "5", "maxResults"),
+            ("NextToken", &token, "nextToken"),
+        ] {
+            let both = client.ask(action, NEW, &[(&list, id), (name, value)]).await;
+            assert_eq!(both.code(400), "InvalidParameterCombination", "{action}");
+            assert!(both.text.contains(told), "{}", both.text);
+        }
+    }
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn filters_choose() {
     let (cloud, client, ids) = with_instances(&[1, 2]).await;
     client
