@@ -101,7 +101,7 @@ macro_rules! resource_id {
         impl FromStr for $name {
             type Err = IdError;
             fn from_str(text: &str) -> Result<Self, IdError> {
-                let (value, digits) = parse_hex_id(text, $prefix, concat!($prefix, "<17 hexadecimal digits>"))?;
+                let (value, digits) = parse_hex_id(text, $prefix, concat!($prefix, "..."))?;
                 Ok(Self { value, digits })
             }
         }
