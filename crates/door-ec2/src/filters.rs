@@ -14,8 +14,8 @@ const VALUES_MAX: usize = 200;
 
 /// Which filters an operation has.
 pub(crate) struct Known {
-    /// Those that something here can match.  A name that ends in `.` or `:` stands for all that
-    /// begin with it.
+    /// Those that something here can match.  A name that ends in `:` stands for all that begin with
+    /// it.
     pub(crate) names: &'static [&'static str],
     /// Those that EC2 has and for which nothing here has a value: they match nothing.
     pub(crate) without_value: &'static [&'static str],
@@ -23,9 +23,8 @@ pub(crate) struct Known {
 
 impl Known {
     fn has(&self, name: &str) -> bool {
-        let is_named = |known: &&str| {
-            *known == name || (known.ends_with(['.', ':']) && name.starts_with(*known))
-        };
+        let is_named =
+            |known: &&str| *known == name || (known.ends_with(':') && name.starts_with(*known));
         self.names.iter().chain(self.without_value).any(is_named)
     }
 }

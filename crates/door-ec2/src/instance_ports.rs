@@ -3,12 +3,14 @@
 //! Each instance that is alive has one, in the subnet of its owner; it comes and goes with it.
 
 use cumulet_domain::instances::{Instance, InstanceState, Liveness, Reservation, mac_of};
+use cumulet_domain::tags::TagMap;
 use cumulet_domain::{Error, NetworkInterfaceId, Resource, SubnetId, VpcId};
 use cumulet_ec2_model::{Answer, ModelError, Request};
 use cumulet_wire::time::format_iso8601;
 
 use crate::error::Refused;
 use crate::reservation::{Surroundings, write_groups};
+use crate::tags;
 
 /// The port of an instance that is alive.
 pub(crate) struct Port<'a> {
@@ -51,6 +53,10 @@ impl<'a> Port<'a> {
     pub(crate) fn mac(&self) -> String {
         let bytes = mac_of(self.instance.address);
         bytes.map(|byte| format!("{byte:02x}")).join(":")
+    }
+
+    pub(crate) fn tags(&self) -> &'a TagMap {
+        self.surroundings.state.tags_of(self.id())
     }
 
     /// The name is known to the resolver while the instance runs.
@@ -97,6 +103,9 @@ impl<'a> Port<'a> {
     /// `network-interface.NAME`, look at.
     pub(crate) fn filter_values(&self, name: &str) -> Vec<String> {
         let instance = self.instance;
+        if let Some(values) = tags::filter_values(self.tags(), name) {
+            return values;
+        }
         vec![match name {
             "addresses.primary" | "attachment.delete-on-termination" | "source-dest-check" => {
                 "true".to_owned()
@@ -120,8 +129,10 @@ impl<'a> Port<'a> {
             }
             "mac-address" => self.mac(),
             "network-interface-id" => self.id().to_string(),
-            "private-dns-name" => return self.private_name().into_iter().collect(),
-            "requester-managed" => "false".to_owned(),
+            "private-dns-name" | "addresses.private-dns-name" => {
+                return self.private_name().into_iter().collect();
+            }
+            "ipv6-native" | "operator.managed" | "requester-managed" => "false".to_owned(),
             "status" => "in-use".to_owned(),
             "subnet-id" => SubnetId::of(instance.owner).to_string(),
             "vpc-id" => VpcId::of(instance.owner).to_string(),

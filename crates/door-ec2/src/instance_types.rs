@@ -55,7 +55,12 @@ const FILTERS: Known = Known {
     ],
     without_value: &[
         "ebs-info.attachment-limit-type",
-        "ebs-info.ebs-optimized-info.",
+        "ebs-info.ebs-optimized-info.baseline-bandwidth-in-mbps",
+        "ebs-info.ebs-optimized-info.baseline-iops",
+        "ebs-info.ebs-optimized-info.baseline-throughput-in-mbps",
+        "ebs-info.ebs-optimized-info.maximum-bandwidth-in-mbps",
+        "ebs-info.ebs-optimized-info.maximum-iops",
+        "ebs-info.ebs-optimized-info.maximum-throughput-in-mbps",
         "ebs-info.maximum-ebs-attachments",
         "ebs-info.maximum-ebs-cards",
         "hypervisor",

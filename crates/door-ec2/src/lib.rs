@@ -20,6 +20,7 @@ mod filters;
 mod image_attributes;
 mod images;
 mod instance_attributes;
+mod instance_filters;
 mod instance_ports;
 mod instance_types;
 mod instances;

@@ -51,10 +51,16 @@ const FILTERS: Known = Known {
         "vpc-id",
     ],
     without_value: &[
-        "addresses.association.",
-        "association.",
+        "addresses.association.ip-owner-id",
+        "addresses.association.owner-id",
+        "addresses.association.public-ip",
+        "association.allocation-id",
+        "association.association-id",
+        "association.ip-owner-id",
+        "association.public-dns-name",
+        "association.public-ip",
         "attachment.nat-gateway-id",
-        "ipv6-addresses.",
+        "ipv6-addresses.ipv6-address",
         "operator.principal",
         "outpost-arn",
         "requester-id",
@@ -95,10 +101,8 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
         Some((instance, reservation))
     };
     let keep = |(instance, reservation): &(Arc<Instance>, Arc<Reservation>)| {
-        Described::of(&state, &surroundings, instance, reservation).is_some_and(|it| {
-            filters
-                .pass(|name| tags::filter_values(it.tags, name).unwrap_or_else(|| it.values(name)))
-        })
+        Described::of(&state, &surroundings, instance, reservation)
+            .is_some_and(|it| filters.pass(|name| it.values(name)))
     };
     let (shown, next) = if ids.is_empty() {
         let after: Option<NetworkInterfaceId> = page.after()?;
@@ -187,7 +191,6 @@ impl<'a> Described<'a> {
         match name {
             "availability-zone-id" => vec![zone_id(&self.surroundings.region)],
             "interface-type" => vec!["interface".to_owned()],
-            "operator.managed" => vec!["false".to_owned()],
             _ => self.port.filter_values(name),
         }
     }

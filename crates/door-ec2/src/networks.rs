@@ -30,7 +30,12 @@ const VPC_FILTERS: Known = Known {
         "tag:",
         "vpc-id",
     ],
-    without_value: &["ipv6-cidr-block-association."],
+    without_value: &[
+        "ipv6-cidr-block-association.association-id",
+        "ipv6-cidr-block-association.ipv6-cidr-block",
+        "ipv6-cidr-block-association.ipv6-pool",
+        "ipv6-cidr-block-association.state",
+    ],
 };
 
 const SUBNET_FILTERS: Known = Known {
@@ -64,7 +69,9 @@ const SUBNET_FILTERS: Known = Known {
     without_value: &[
         "customer-owned-ipv4-pool",
         "enable-lni-at-device-index",
-        "ipv6-cidr-block-association.",
+        "ipv6-cidr-block-association.association-id",
+        "ipv6-cidr-block-association.ipv6-cidr-block",
+        "ipv6-cidr-block-association.state",
         "outpost-arn",
     ],
 };

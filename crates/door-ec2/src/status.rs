@@ -10,11 +10,13 @@ use crate::error::Refused;
 use crate::filters::{Filters, Known};
 use crate::instances;
 use crate::paging::Page;
+use crate::regions::zone_id;
 use crate::reservation::write_state;
 
 const FILTERS: Known = Known {
     names: &[
         "availability-zone",
+        "availability-zone-id",
         "instance-state-code",
         "instance-state-name",
         "instance-status.reachability",
@@ -24,7 +26,12 @@ const FILTERS: Known = Known {
     ],
     without_value: &[
         "attached-ebs-status.status",
-        "event.",
+        "event.code",
+        "event.description",
+        "event.instance-event-id",
+        "event.not-after",
+        "event.not-before",
+        "event.not-before-deadline",
         "operator.managed",
         "operator.principal",
     ],
@@ -49,8 +56,15 @@ pub(crate) async fn describe(call: &Call<'_>) -> Result<String, Refused> {
             statuses.await?
         }
     };
-    let zone = &call.engine.config().zone;
-    let passing = |view: &&InstanceStatusView| filters.pass(|name| filter_values(zone, view, name));
+    let config = call.engine.config();
+    let zone = &config.zone;
+    let passing = |view: &&InstanceStatusView| {
+        filters.pass(|name| match name {
+            "availability-zone" => vec![zone.clone()],
+            "availability-zone-id" => vec![zone_id(&config.region)],
+            other => filter_values(view, other),
+        })
+    };
     let views: Vec<&InstanceStatusView> = views.iter().filter(passing).collect();
     let mut answer = call.answer();
     answer.list("instanceStatusSet", views, |answer, view| {
@@ -122,10 +136,9 @@ fn write_check(answer: &mut Answer, name: &'static str, check: Reachability) {
     });
 }
 
-fn filter_values(zone: &str, view: &InstanceStatusView, name: &str) -> Vec<String> {
+fn filter_values(view: &InstanceStatusView, name: &str) -> Vec<String> {
     let state = view.instance.state();
     let word = match name {
-        "availability-zone" => zone.to_owned(),
         "instance-state-code" => state.code().to_string(),
         "instance-state-name" => state.name().to_owned(),
         "instance-status.status" => status_word(view.guest).to_owned(),

@@ -168,6 +168,12 @@ async fn filters_find_by_what_is_shown() {
     let volume = id.replacen("i-", "vol-", 1);
     let vpc = VpcId::of(client.account).to_string();
     let subnet = SubnetId::of(client.account).to_string();
+    let tag = [
+        ("ResourceId.1", interface.as_str()),
+        ("Tag.1.Key", "port"),
+        ("Tag.1.Value", "outer"),
+    ];
+    client.ask("CreateTags", NEW, &tag).await.ok();
     // Of what is gone there is no network left.
     for (name, value) in [
         ("vpc-id", vpc.as_str()),
@@ -186,6 +192,8 @@ async fn filters_find_by_what_is_shown() {
         ("block-device-mapping.volume-id", &volume),
         ("block-device-mapping.device-name", "/dev/sda*"),
         ("block-device-mapping.delete-on-termination", "true"),
+        ("network-interface.tag-key", "port"),
+        ("network-interface.tag-value", "o*"),
     ] {
         assert_eq!(chosen(&client, name, value).await, [id.as_str()], "{name}");
     }
@@ -199,8 +207,32 @@ async fn filters_find_by_what_is_shown() {
         ("vpc-id", "vpc-0123456789abcdef0", 0),
         ("network-interface.ipv6-addresses.ipv6-address", "*", 0),
         ("network-interface.association.public-ip", "*", 0),
+        ("network-interface.operator.managed", "false", 1),
+        ("network-interface.addresses.private-dns-name", "*", 1),
+        ("operator.managed", "false", 2),
+        ("availability-zone-id", "us-east-1-az1", 2),
+        ("metadata-options.http-protocol-ipv4", "enabled", 2),
+        ("metadata-options.http-protocol-ipv6", "disabled", 2),
+        ("metadata-options.instance-metadata-tags", "disabled", 2),
+        ("metadata-options.state", "applied", 2),
+        ("network-performance-options.bandwidth-weighting", "*", 0),
+        ("tpm-support", "*", 0),
     ] {
         assert_eq!(chosen(&client, name, value).await.len(), count, "{name}");
+    }
+    // A name that is nearly one chooses nothing, and says so.
+    for name in [
+        "network-interface.vpc",
+        "network-interface.",
+        "private-dns-name-options.hostname",
+        "association.ip",
+        "iam-instance-profile.role",
+        "capacity-reservation-specification.preference",
+    ] {
+        let filter = [("Filter.1.Name", name), ("Filter.1.Value.1", "*")];
+        let refused = client.ask("DescribeInstances", NEW, &filter).await;
+        assert_eq!(refused.code(400), "InvalidParameterValue", "{name}");
+        assert!(refused.text.contains(name), "{}", refused.text);
     }
     cloud.stop().await;
 }
