@@ -48,11 +48,16 @@ const FILTERS: Known = Known {
         "block-device-mapping.snapshot-id",
         "block-device-mapping.volume-size",
         "block-device-mapping.volume-type",
+        "boot-mode",
         "free-tier-eligible",
         "image-allowed",
+        "image-watermark.",
+        "instance-type-specification.",
         "kernel-id",
         "platform",
+        "public-ssm-parameter-name",
         "ramdisk-id",
+        "scan-result.",
         "source-image-id",
         "source-image-region",
         "source-instance-id",
@@ -60,6 +65,9 @@ const FILTERS: Known = Known {
     ],
 };
 
+/// What every image holds, in EC2's words, and their word for launching such a one.
+pub(crate) const PLATFORM: &str = "Linux/UNIX";
+pub(crate) const USAGE_OPERATION: &str = "RunInstances";
 /// Longest text of the caller's that a message repeats.
 const SHOWN_LEN_MAX: usize = 120;
 /// How products are sold here, in EC2's words: by the operator, and on no market place.
@@ -243,7 +251,9 @@ fn write(answer: &mut Answer, image: &Image, beside: &Beside<'_>) {
     answer.leaf("hypervisor", "xen");
     answer.value("creationDate", format_iso8601(image.created));
     answer.leaf("enaSupport", "false");
-    answer.leaf("platformDetails", "Linux/UNIX");
+    answer.leaf("platformDetails", PLATFORM);
+    answer.leaf("usageOperation", USAGE_OPERATION);
+    answer.leaf("deregistrationProtection", "disabled");
 }
 
 /// Codes of an image or an instance; in 2007 the element is there only when there are any.

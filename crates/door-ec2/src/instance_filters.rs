@@ -6,7 +6,6 @@ use cumulet_wire::time::format_iso8601;
 
 use crate::filters::Known;
 use crate::instance_ports::Port;
-use crate::regions::zone_id;
 use crate::reservation::{self, Surroundings};
 use crate::{images, tags, volumes};
 
@@ -23,6 +22,7 @@ pub(crate) const FILTERS: Known = Known {
         "block-device-mapping.volume-id",
         "capacity-reservation-specification.capacity-reservation-preference",
         "client-token",
+        "current-instance-boot-mode",
         "dns-name",
         "ebs-optimized",
         "ena-support",
@@ -80,6 +80,7 @@ pub(crate) const FILTERS: Known = Known {
         "network-interface.tag-key",
         "network-interface.tag-value",
         "network-interface.vpc-id",
+        "network-performance-options.bandwidth-weighting",
         "operator.managed",
         "owner-id",
         "platform-details",
@@ -102,6 +103,8 @@ pub(crate) const FILTERS: Known = Known {
         "tag-value",
         "tag:",
         "tenancy",
+        "usage-operation",
+        "usage-operation-update-time",
         "virtualization-type",
         "vpc-id",
     ],
@@ -115,7 +118,6 @@ pub(crate) const FILTERS: Known = Known {
         "capacity-reservation-id",
         "capacity-reservation-specification.capacity-reservation-target.capacity-reservation-id",
         "capacity-reservation-specification.capacity-reservation-target.capacity-reservation-resource-group-arn",
-        "current-instance-boot-mode",
         "host-id",
         "iam-instance-profile.arn",
         "iam-instance-profile.id",
@@ -147,7 +149,6 @@ pub(crate) const FILTERS: Known = Known {
         "network-interface.outpost-arn",
         "network-interface.public-dns-name",
         "network-interface.requester-id",
-        "network-performance-options.bandwidth-weighting",
         "operator.principal",
         "outpost-arn",
         "placement-group-name",
@@ -157,8 +158,6 @@ pub(crate) const FILTERS: Known = Known {
         "requester-id",
         "spot-instance-request-id",
         "tpm-support",
-        "usage-operation",
-        "usage-operation-update-time",
     ],
 };
 
@@ -187,11 +186,12 @@ pub(crate) fn filter_values(
             volume.iter().filter_map(value).collect()
         }
         "availability-zone" => one(&surroundings.zone),
-        "availability-zone-id" => vec![zone_id(&surroundings.region)],
+        "availability-zone-id" => one(&surroundings.zone_id),
         "client-token" => {
             let token = reservation.client_token.as_ref();
             token.iter().map(|token| token.token.clone()).collect()
         }
+        "current-instance-boot-mode" => one(reservation::BOOT_MODE),
         "dns-name" => if_running(instance.address.to_string()),
         "group-id" | "instance.group-id" => {
             let groups = reservation.groups.iter();
@@ -214,7 +214,9 @@ pub(crate) fn filter_values(
             .collect(),
         "key-name" => instance.key.iter().map(|key| key.name.clone()).collect(),
         "launch-index" => vec![instance.launch_index.to_string()],
-        "launch-time" => vec![format_iso8601(instance.launched)],
+        "launch-time" | "usage-operation-update-time" => {
+            vec![format_iso8601(instance.launched)]
+        }
         // The endpoint has an address of IPv4, and none of IPv6.
         "metadata-options.http-endpoint" | "metadata-options.http-protocol-ipv4" => {
             one(reservation::endpoint_word(instance))
@@ -229,7 +231,7 @@ pub(crate) fn filter_values(
         "metadata-options.http-tokens" => one(reservation::tokens_word(instance)),
         "monitoring-state" => one("disabled"),
         "owner-id" => vec![instance.owner.to_string()],
-        "platform-details" => one("Linux/UNIX"),
+        "platform-details" => one(images::PLATFORM),
         "private-dns-name" => if_running(surroundings.private_name(instance)),
         "private-ip-address" => if_alive(instance.address.to_string()),
         "product-code" => instance.product_codes.clone(),
@@ -239,6 +241,7 @@ pub(crate) fn filter_values(
         "root-device-name" => one(images::root_device(image)),
         "root-device-type" => one("instance-store"),
         "tenancy" => one("default"),
+        "usage-operation" => one(images::USAGE_OPERATION),
         "virtualization-type" => one("hvm"),
         "capacity-reservation-specification.capacity-reservation-preference" => one("open"),
         "ebs-optimized"
@@ -248,7 +251,9 @@ pub(crate) fn filter_values(
         | "operator.managed"
         | "private-dns-name-options.enable-resource-name-dns-a-record"
         | "private-dns-name-options.enable-resource-name-dns-aaaa-record" => one("false"),
-        "maintenance-options.auto-recovery" => one("default"),
+        "maintenance-options.auto-recovery" | "network-performance-options.bandwidth-weighting" => {
+            one("default")
+        }
         "private-dns-name-options.hostname-type" => one("ip-name"),
         "product-code.type" => instance
             .product_codes

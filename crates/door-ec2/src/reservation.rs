@@ -15,14 +15,19 @@ use cumulet_wire::time::format_iso8601;
 
 use crate::images;
 use crate::instance_ports::Port;
+use crate::regions::zone_id;
 use crate::tags;
 use crate::volumes;
+
+/// Every machine has a BIOS, whatever its image brings; images ask for no mode.
+pub(crate) const BOOT_MODE: &str = "legacy-bios";
 
 /// What an instance's record does not hold and its description shows.
 pub(crate) struct Surroundings {
     pub(crate) state: Arc<State>,
     troubles: Arc<BTreeMap<InstanceId, StateReason>>,
     pub(crate) zone: String,
+    pub(crate) zone_id: String,
     pub(crate) region: String,
     /// What an instance says that has nothing weightier to say, where none is real.
     simulated: Option<StateReason>,
@@ -34,6 +39,7 @@ impl Surroundings {
             state: engine.snapshot(),
             troubles: engine.troubles(),
             zone: engine.config().zone.clone(),
+            zone_id: zone_id(&engine.config().region),
             region: engine.config().region.clone(),
             simulated: engine.host().profile.is_simulated.then(|| {
                 StateReason::new(
@@ -169,6 +175,7 @@ fn write_instance(
         answer.leaf("availabilityZone", &surroundings.zone);
         answer.leaf("groupName", "");
         answer.leaf("tenancy", "default");
+        answer.leaf("availabilityZoneId", &surroundings.zone_id);
     });
     answer.optional("kernelId", surroundings.kernel(instance));
     answer.structure("monitoring", |answer| answer.leaf("state", "disabled"));
@@ -233,7 +240,13 @@ fn write_newest(answer: &mut Answer, instance: &Instance) {
         answer.leaf("instanceMetadataTags", "disabled");
     });
     answer.structure("enclaveOptions", |answer| answer.leaf("enabled", "false"));
-    answer.leaf("platformDetails", "Linux/UNIX");
+    answer.leaf("platformDetails", images::PLATFORM);
+    // From the launch on: nothing changes it.
+    answer.leaf("usageOperation", images::USAGE_OPERATION);
+    answer.leaf(
+        "usageOperationUpdateTime",
+        &format_iso8601(instance.launched),
+    );
     answer.structure("privateDnsNameOptions", |answer| {
         answer.leaf("hostnameType", "ip-name");
         answer.leaf("enableResourceNameDnsARecord", "false");
@@ -241,5 +254,9 @@ fn write_newest(answer: &mut Answer, instance: &Instance) {
     });
     answer.structure("maintenanceOptions", |answer| {
         answer.leaf("autoRecovery", "default");
+    });
+    answer.leaf("currentInstanceBootMode", BOOT_MODE);
+    answer.structure("networkPerformanceOptions", |answer| {
+        answer.leaf("bandwidthWeighting", "default");
     });
 }

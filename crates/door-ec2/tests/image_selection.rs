@@ -338,6 +338,13 @@ async fn filters_see_what_is_shown() {
         ("platform", "*", 0),
         ("block-device-mapping.device-name", "*", 0),
         ("kernel-id", "*", 0),
+        ("boot-mode", "*", 0),
+        ("scan-result.finding-scan-date", "*", 0),
+        (
+            "instance-type-specification.supported-instance-type",
+            "*",
+            0,
+        ),
     ] {
         let found = count(name, value).await.ok().values("imageId").len();
         assert_eq!(found, number, "{name} {value}");

@@ -72,10 +72,7 @@ const NOTHING_TO_SAY: &[(&str, &str)] = &[
         "no capacity reservations",
     ),
     ("@/bootMode", "said only where an image asks for a mode"),
-    ("@/currentInstanceBootMode", "not observed"),
     ("@/tpmSupport", "no such devices"),
-    ("@/usageOperation", "nothing is billed"),
-    ("@/usageOperationUpdateTime", "nothing is billed"),
     // Images.
     (
         "imagesSet/item/kernelId",
@@ -85,7 +82,6 @@ const NOTHING_TO_SAY: &[(&str, &str)] = &[
     ("imagesSet/item/platform", "said of Windows only"),
     ("imagesSet/item/blockDeviceMapping/item", "no volumes yet"),
     ("imagesSet/item/sriovNetSupport", "no such devices"),
-    ("imagesSet/item/usageOperation", "nothing is billed"),
     ("imagesSet/item/bootMode", "no image asks for a mode"),
     ("imagesSet/item/tpmSupport", "no such devices"),
     ("imagesSet/item/deprecationTime", "nothing is deprecated"),

@@ -51,6 +51,7 @@ static ANSWER: &[Shape] = &[
             Shape { name: "bootMode", first: V2016_11_15, last: None, is_container: false, children: &[] },
             Shape { name: "creationDate", first: V2014_10_01, last: None, is_container: false, children: &[] },
             Shape { name: "deprecationTime", first: V2016_11_15, last: None, is_container: false, children: &[] },
+            Shape { name: "deregistrationProtection", first: V2016_11_15, last: None, is_container: false, children: &[] },
             Shape { name: "description", first: V2009_10_31, last: None, is_container: false, children: &[] },
             Shape { name: "enaSupport", first: V2016_04_01, last: None, is_container: false, children: &[] },
             Shape { name: "hypervisor", first: V2010_11_15, last: None, is_container: false, children: &[] },

@@ -321,10 +321,14 @@ static ANSWER: &[Shape] = &[
                     Shape { name: "vpcId", first: V2011_12_01, last: None, is_container: false, children: &[] },
                 ] },
             ] },
+            Shape { name: "networkPerformanceOptions", first: V2016_11_15, last: None, is_container: true, children: &[
+                Shape { name: "bandwidthWeighting", first: V2016_11_15, last: None, is_container: false, children: &[] },
+            ] },
             Shape { name: "outpostArn", first: V2016_11_15, last: None, is_container: false, children: &[] },
             Shape { name: "placement", first: V2008_02_01, last: None, is_container: true, children: &[
                 Shape { name: "affinity", first: V2015_10_01, last: None, is_container: false, children: &[] },
                 Shape { name: "availabilityZone", first: V2008_02_01, last: None, is_container: false, children: &[] },
+                Shape { name: "availabilityZoneId", first: V2016_11_15, last: None, is_container: false, children: &[] },
                 Shape { name: "groupId", first: V2016_11_15, last: None, is_container: false, children: &[] },
                 Shape { name: "groupName", first: V2010_06_15, last: None, is_container: false, children: &[] },
                 Shape { name: "hostId", first: V2015_10_01, last: None, is_container: false, children: &[] },
