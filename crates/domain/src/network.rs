@@ -79,6 +79,12 @@ impl AddressBlock {
         self.taken[usize::from(last / 64)] >> (last % 64) & 1 == 1
     }
 
+    /// How many are left to be given out.
+    pub fn free(&self) -> usize {
+        let free = self.taken.iter().map(|word| word.count_zeros());
+        usize::try_from(free.sum::<u32>()).unwrap_or(usize::MAX)
+    }
+
     /// Whether nothing is left to be given out.
     pub fn is_full(&self) -> bool {
         self.taken.iter().all(|word| *word == u64::MAX)

@@ -6,12 +6,20 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use cumulet_domain::instances::LAUNCH_COUNT_MAX;
 use cumulet_domain::network::{AddressBlock, Ipv4Net};
 use cumulet_host::api::GroundPlan;
-use cumulet_store::Change;
+use cumulet_store::{Change, PLAN_CHANGES_MAX};
 
 use crate::records::Stored;
 use crate::state::State;
+
+/// Most blocks of one plan: beside them it holds the instances of a launch, and the launch itself.
+const BLOCKS_MAX: usize = 15;
+/// What a launch commits beside instances and blocks: what host and account have, the reservation,
+/// user data and tags.
+const OTHERS: usize = 5;
+const _: () = assert!(LAUNCH_COUNT_MAX as usize + BLOCKS_MAX + OTHERS <= PLAN_CHANGES_MAX);
 
 /// Addresses taken by this plan, block by block.
 pub(crate) struct AddressPool<'a> {
@@ -38,9 +46,35 @@ impl<'a> AddressPool<'a> {
         }
     }
 
-    /// As many as there are, up to `count`.
+    /// As many as there are, up to `count`.  Of a range in which each block has few left, those
+    /// blocks are searched that have the most: a commit holds so many and no more.
     pub(crate) fn allocate_up_to(&mut self, count: u32) -> Vec<Ipv4Addr> {
-        (0..count).map_while(|_| self.allocate()).collect()
+        let found: Vec<Ipv4Addr> = (0..count).map_while(|_| self.allocate()).collect();
+        let is_whole = u32::try_from(found.len()) == Ok(count);
+        if is_whole || self.touched.len() < BLOCKS_MAX {
+            return found;
+        }
+        self.touched.clear();
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let mut found = vec![];
+        for base in self.roomiest() {
+            let block = block_of(self.state, &mut self.touched, base, self.gateway);
+            let missing = count - found.len();
+            found.extend(std::iter::from_fn(|| block.allocate()).take(missing));
+        }
+        found
+    }
+
+    /// The blocks with the most left, as many as a commit holds.
+    fn roomiest(&self) -> Vec<Ipv4Addr> {
+        let free = |base: &Ipv4Addr| match self.state.address_blocks.get(base) {
+            Some(stored) => stored.free(),
+            None => AddressBlock::new(*base, self.gateway).free(),
+        };
+        let mut blocks: Vec<Ipv4Addr> = self.net.blocks().collect();
+        blocks.sort_by_cached_key(|base| std::cmp::Reverse(free(base)));
+        blocks.truncate(BLOCKS_MAX);
+        blocks
     }
 
     fn allocate(&mut self) -> Option<Ipv4Addr> {
@@ -58,10 +92,10 @@ impl<'a> AddressPool<'a> {
                 *full += 1;
                 continue;
             }
-            let block = touched.entry(base).or_insert_with(|| match stored {
-                Some(stored) => AddressBlock::clone(stored),
-                None => AddressBlock::new(base, *gateway),
-            });
+            if touched.len() >= BLOCKS_MAX && !touched.contains_key(&base) {
+                return None;
+            }
+            let block = block_of(state, touched, base, *gateway);
             if let Some(address) = block.allocate() {
                 return Some(address);
             }
@@ -83,5 +117,77 @@ impl<'a> AddressPool<'a> {
             .filter(is_changed)
             .map(Stored::put)
             .collect()
+    }
+}
+
+/// The plan's own copy of a block.
+fn block_of<'t>(
+    state: &State,
+    touched: &'t mut BTreeMap<Ipv4Addr, AddressBlock>,
+    base: Ipv4Addr,
+    gateway: Ipv4Addr,
+) -> &'t mut AddressBlock {
+    touched
+        .entry(base)
+        .or_insert_with(|| match state.address_blocks.get(&base) {
+            Some(stored) => AddressBlock::clone(stored),
+            None => AddressBlock::new(base, gateway),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// A range of 64 blocks, of which each has as many left as is said, and the rest none.
+    fn state(left: &[usize]) -> (State, GroundPlan) {
+        let host = cumulet_host::simulated::host(1, Arc::new(|| cumulet_domain::Timestamp(0)));
+        let mut ground = host.profile.ground.clone();
+        ground.guest_prefix = 18;
+        let net = Ipv4Net {
+            address: ground.guest_network,
+            prefix: ground.guest_prefix,
+        };
+        let mut state = State::default();
+        for (index, base) in net.blocks().enumerate() {
+            let mut block = AddressBlock::new(base, ground.gateway);
+            let left = left.get(index).copied().unwrap_or(0);
+            while block.free() > left {
+                block.allocate();
+            }
+            state.address_blocks.insert(base, Arc::new(block));
+        }
+        (state, ground)
+    }
+
+    #[test]
+    fn a_launch_fits_in_a_commit_however_few_each_block_has_left() {
+        let mut left = vec![3; 40];
+        left[20] = 9;
+        left[39] = 40;
+        let (state, ground) = state(&left);
+        let mut pool = AddressPool::new(&state, &ground);
+        let found = pool.allocate_up_to(LAUNCH_COUNT_MAX);
+        // 40, 9 and 13 times 3 are 88.
+        assert_eq!(found.len(), 80);
+        assert_eq!(found.iter().collect::<BTreeSet<_>>().len(), 80);
+        assert!(pool.changes().len() <= BLOCKS_MAX);
+        // A small one takes the first that there are, as ever.
+        let mut pool = AddressPool::new(&state, &ground);
+        let found = pool.allocate_up_to(4);
+        let first: BTreeSet<Ipv4Addr> = found.into_iter().map(AddressBlock::base_of).collect();
+        let blocks = [Ipv4Addr::new(10, 192, 0, 0), Ipv4Addr::new(10, 192, 1, 0)];
+        assert_eq!(first, BTreeSet::from(blocks));
+    }
+
+    #[test]
+    fn there_is_as_much_as_fits_in_a_commit() {
+        let (state, ground) = state(&[2; 40]);
+        let mut pool = AddressPool::new(&state, &ground);
+        assert_eq!(pool.allocate_up_to(80).len(), 30);
+        assert_eq!(pool.changes().len(), BLOCKS_MAX);
     }
 }
