@@ -159,6 +159,9 @@ fn may_follow(last: u32, next: u32) -> bool {
 /// Names that the operator gives.  They may hold capital letters, but then not with version 1.
 const OPERATORS: &[&str] = &["AvailabilityZone", "InstanceType", "RegionName", "ZoneName"];
 
+/// Names of protocols that permissions take, in capital letters too.
+const PROTOCOLS: &[&str] = &["tcp", "udp", "icmp", "all"];
+
 fn are_names_plain(params: &Params) -> bool {
     let (_, is_plain) = Form::Plain.bounds();
     let is_operators = |name: &str| {
@@ -184,6 +187,8 @@ enum Form<'a> {
     Id,
     /// Small letters, digits and `-./`: zones, types, networks, words.
     Plain,
+    /// A protocol of the internet: its name, however it is written, or its number.
+    Protocol,
     /// A word of letters.
     Word,
     Text,
@@ -212,7 +217,8 @@ impl<'a> Form<'a> {
             }
             "Attribute" => Form::Word,
             "ImageId" | "InstanceId" => Form::Id,
-            "OperationType" | "UserGroup" | "CidrIp" | "IpProtocol" => Form::Plain,
+            "OperationType" | "UserGroup" | "CidrIp" => Form::Plain,
+            "IpProtocol" => Form::Protocol,
             part if OPERATORS.contains(&part) => Form::Plain,
             _ => Form::Text,
         }
@@ -231,6 +237,7 @@ impl<'a> Form<'a> {
             Form::Account | Form::Id | Form::Plain => (64, |it| {
                 it.is_ascii_lowercase() || it.is_ascii_digit() || b"-./".contains(&it)
             }),
+            Form::Protocol => (usize::MAX, |it| it.is_ascii_alphanumeric() || it == b'-'),
             Form::Word => (64, |it| it.is_ascii_alphabetic()),
             Form::Text => (usize::MAX, any),
         }
@@ -257,6 +264,10 @@ impl<'a> Form<'a> {
                     && digits.bytes().all(|it| it.is_ascii_hexdigit())
                     && matches!(digits.len(), 8 | 17)
             }),
+            Form::Protocol => {
+                let is_named = |name: &&str| value.eq_ignore_ascii_case(name);
+                PROTOCOLS.iter().any(is_named) || value.parse::<i16>().is_ok()
+            }
             Form::Plain | Form::Word | Form::Text => true,
         }
     }

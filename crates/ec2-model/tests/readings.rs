@@ -162,6 +162,43 @@ fn requests_that_are_signed_alike_are_both_refused() {
     }
 }
 
+/// Permissions take the name of a protocol in capital letters too: it is a reading however it is written.
+#[test]
+fn protocols_are_read_however_they_are_written() {
+    let source = [
+        ("SourceSecurityGroupName", "s"),
+        ("SourceSecurityGroupOwnerId", "111122223333"),
+    ];
+    for protocol in ["tcp", "TCP", "Udp", "017", "-1"] {
+        let swallowed = format!("aIpProtocol{protocol}");
+        let apart = [("GroupName", "a"), ("IpProtocol", protocol)];
+        let whole = [("GroupName", swallowed.as_str())];
+        let apart = request(
+            "AuthorizeSecurityGroupIngress",
+            &[&apart[..], &source].concat(),
+        );
+        let whole = request(
+            "AuthorizeSecurityGroupIngress",
+            &[&whole[..], &source].concat(),
+        );
+        assert_eq!(signed(&apart), signed(&whole));
+        for params in [&apart, &whole] {
+            let verdict = others(&signed(params), params);
+            assert_eq!(verdict, Err(Unclear::Others), "{params:?}");
+        }
+        // With ports and a network there is one reading: what follows is no part of a protocol.
+        let network = [
+            ("CidrIp", "0.0.0.0/0"),
+            ("FromPort", "80"),
+            ("GroupName", "web"),
+            ("IpProtocol", protocol),
+            ("ToPort", "80"),
+        ];
+        let verdict = verdict("AuthorizeSecurityGroupIngress", &network);
+        assert_eq!(verdict, Ok(()), "{protocol}");
+    }
+}
+
 /// Base64 is read without the characters that are not of its alphabet, so that it may hold names.
 #[test]
 fn base64_can_hold_anything() {
