@@ -26,6 +26,8 @@ pub enum Resource {
     Vpc,
     Subnet,
     NetworkInterface,
+    /// An address of a network interface.
+    PrivateAddress,
     Volume,
     /// A rule of a security group.
     Permission,
@@ -54,6 +56,7 @@ impl fmt::Display for Resource {
             Resource::Vpc => "network",
             Resource::Subnet => "subnet",
             Resource::NetworkInterface => "network interface",
+            Resource::PrivateAddress => "private address",
             Resource::Volume => "volume",
             Resource::Permission => "permission",
             Resource::Product => "product",

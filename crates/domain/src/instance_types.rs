@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::disks::Sizes;
+
 /// What EC2 gives when a launch names no type.
 pub const DEFAULT_INSTANCE_TYPE: &str = "m1.small";
 
@@ -16,6 +18,17 @@ pub struct InstanceType {
     pub swap_mib: u64,
     /// Least size of a whole-disk image's disk.
     pub disk_mib: u64,
+}
+
+impl InstanceType {
+    /// What the disks of its instances are made of.
+    pub fn disk_sizes(&self) -> Sizes {
+        Sizes {
+            ephemeral_mib: self.ephemeral_mib,
+            swap_mib: self.swap_mib,
+            disk_mib: self.disk_mib,
+        }
+    }
 }
 
 /// The table that applies when the configuration has none.

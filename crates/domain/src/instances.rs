@@ -21,6 +21,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::disks::Sizes;
 use crate::security_groups::Membership;
 use crate::{AccountId, ImageId, InstanceId, KernelId, ReservationId, Timestamp};
 
@@ -245,6 +246,15 @@ impl Instance {
             Liveness::Gone
         } else {
             Liveness::Alive
+        }
+    }
+
+    /// What its type gives its disk.
+    pub fn disk_sizes(&self) -> Sizes {
+        Sizes {
+            ephemeral_mib: self.ephemeral_mib,
+            swap_mib: self.swap_mib,
+            disk_mib: self.disk_mib,
         }
     }
 

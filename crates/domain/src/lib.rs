@@ -6,6 +6,7 @@
 //! [`Error`] to their own codes.
 
 pub mod accounts;
+pub mod disks;
 pub mod error;
 pub mod ids;
 pub mod images;

@@ -107,6 +107,16 @@ impl AddressBlock {
         Some(Ipv4Addr::new(a, b, c, found))
     }
 
+    /// Takes this address; false if it is taken already, set aside or of another block.
+    pub fn take(&mut self, address: Ipv4Addr) -> bool {
+        let [.., last] = address.octets();
+        let is_free = Self::base_of(address) == self.base && !self.is_taken(last);
+        if is_free {
+            self.set(last, true);
+        }
+        is_free
+    }
+
     /// Gives `address` back; giving back twice changes nothing.
     pub fn release(&mut self, address: Ipv4Addr) {
         let last = address.octets()[3];
@@ -152,6 +162,22 @@ mod tests {
         let first = block.allocate().unwrap();
         block.release(first);
         assert_ne!(block.allocate().unwrap(), first);
+    }
+
+    #[test]
+    fn an_address_that_is_asked_for_is_taken_once() {
+        let gateway = Ipv4Addr::new(10, 9, 0, 1);
+        let mut block = AddressBlock::new(Ipv4Addr::new(10, 9, 0, 0), gateway);
+        let wanted = Ipv4Addr::new(10, 9, 0, 9);
+        assert!(block.take(wanted) && !block.take(wanted));
+        for other in [[10, 9, 0, 0], [10, 9, 0, 1], [10, 9, 0, 255], [10, 9, 1, 9]] {
+            assert!(!block.take(Ipv4Addr::from(other)), "{other:?}");
+        }
+        let given_out: Vec<Ipv4Addr> = std::iter::from_fn(|| block.allocate()).collect();
+        assert_eq!(given_out.len(), 252);
+        assert!(!given_out.contains(&wanted));
+        block.release(wanted);
+        assert!(block.take(wanted));
     }
 
     #[test]

@@ -97,6 +97,11 @@ impl From<Error> for Refused {
                     "InvalidGroup.Duplicate",
                     format!("The security group '{id}' already exists"),
                 ),
+                Resource::PrivateAddress => (
+                    400,
+                    "InvalidIPAddress.InUse",
+                    format!("Address {id} is in use."),
+                ),
                 Resource::Permission => (
                     400,
                     "InvalidPermission.Duplicate",

@@ -2,7 +2,10 @@
 //!
 //! Each instance that is alive has one, in the subnet of its owner; it comes and goes with it.
 
+use std::net::Ipv4Addr;
+
 use cumulet_domain::instances::{Instance, InstanceState, Liveness, Reservation, mac_of};
+use cumulet_domain::security_groups::GroupRef;
 use cumulet_domain::tags::TagMap;
 use cumulet_domain::{Error, NetworkInterfaceId, Resource, SubnetId, VpcId};
 use cumulet_ec2_model::{Answer, ModelError, Request};
@@ -10,6 +13,7 @@ use cumulet_wire::time::format_iso8601;
 
 use crate::error::Refused;
 use crate::reservation::{Surroundings, write_groups};
+use crate::security_groups;
 use crate::tags;
 
 /// The port of an instance that is alive.
@@ -141,35 +145,52 @@ impl<'a> Port<'a> {
     }
 }
 
-/// Where a launch is to have its port: `SubnetId`, or a list of interfaces that describes the one
-/// that it gets anyway.
+/// Where a launch is to have its port, and what the port is to have.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    pub(crate) subnet: Option<SubnetId>,
+    pub(crate) address: Option<Ipv4Addr>,
+    /// Empty means that nothing was said.
+    pub(crate) groups: Vec<GroupRef>,
+}
+
+/// What a launch says of its port: by itself, or in a list of interfaces that describes the one that
+/// an instance gets anyway.
 ///
 /// # Errors
-/// `InvalidSubnetID.Malformed`; `InvalidParameterCombination` of both; `MissingParameter` of the
-/// interface's number, and `UnsupportedOperation` for a second one.
-pub(crate) fn subnet(request: &Request<'_>) -> Result<Option<SubnetId>, Refused> {
-    let parse = |text: &str| {
-        text.parse::<SubnetId>().map_err(|error| Error::Malformed {
-            resource: Resource::Subnet,
-            id: error.text,
-            form: error.form.to_owned(),
-        })
+/// `InvalidSubnetID.Malformed`, `InvalidGroupId.Malformed`, `InvalidParameterValue` of an address;
+/// `InvalidParameterCombination` of both; `MissingParameter` of the interface's number, and
+/// `UnsupportedOperation` for a second one.
+pub(crate) fn wanted(request: &Request<'_>) -> Result<Wanted, Refused> {
+    let own = Wanted {
+        subnet: subnet(request, "SubnetId")?,
+        address: address(request, "PrivateIpAddress")?,
+        groups: security_groups::refs(request, "SecurityGroup", "SecurityGroupId")?,
     };
-    let own = request.text("SubnetId").filter(|text| !text.is_empty());
     let interfaces = request.indexes("NetworkInterface");
     let [first, others @ ..] = interfaces.as_slice() else {
-        return Ok(own.map(parse).transpose()?);
+        return Ok(own);
     };
-    if own.is_some() {
-        return Err(Refused::combination(
-            "Network interfaces and an instance-level subnet ID may not be specified on the same request",
-        ));
+    let together = |what: &str| {
+        Err(Refused::combination(format!(
+            "Network interfaces and an instance-level {what} may not be specified on the same request"
+        )))
+    };
+    if own.subnet.is_some() {
+        return together("subnet ID");
+    }
+    if own.address.is_some() {
+        return together("private address");
+    }
+    if !own.groups.is_empty() {
+        return together("security groups");
     }
     let unsupported = |message: &str| Err(Refused::new(400, "UnsupportedOperation", message));
     if !others.is_empty() {
         return unsupported("An instance has one network interface here");
     }
-    let name = format!("NetworkInterface.{first}.DeviceIndex");
+    let at = |name: &str| format!("NetworkInterface.{first}.{name}");
+    let name = at("DeviceIndex");
     match request.number::<u32>(&name)? {
         None => return Err(ModelError::Missing(name).into()),
         Some(0) => {}
@@ -177,6 +198,67 @@ pub(crate) fn subnet(request: &Request<'_>) -> Result<Option<SubnetId>, Refused>
             return unsupported("The one network interface of an instance has the device index 0");
         }
     }
-    let subnet = request.text(&format!("NetworkInterface.{first}.SubnetId"));
-    Ok(subnet.map(parse).transpose()?)
+    Ok(Wanted {
+        subnet: subnet(request, &at("SubnetId"))?,
+        address: interface_address(request, &at)?,
+        groups: security_groups::refs(request, "", &at("SecurityGroupId"))?,
+    })
+}
+
+fn subnet(request: &Request<'_>, name: &str) -> Result<Option<SubnetId>, Refused> {
+    let given = request.text(name).filter(|text| !text.is_empty());
+    let parsed = given.map(|text| {
+        text.parse::<SubnetId>().map_err(|error| Error::Malformed {
+            resource: Resource::Subnet,
+            id: error.text,
+            form: error.form.to_owned(),
+        })
+    });
+    Ok(parsed.transpose()?)
+}
+
+fn address(request: &Request<'_>, name: &str) -> Result<Option<Ipv4Addr>, Refused> {
+    let given = request.text(name).filter(|text| !text.is_empty());
+    let parsed = given.map(|text| {
+        text.parse().map_err(|_| {
+            let text: String = text.chars().take(120).collect();
+            Refused::invalid(format!(
+                "Invalid value '{text}' for {name}. It is an IPv4 address."
+            ))
+        })
+    });
+    parsed.transpose()
+}
+
+/// The address of the interface: its own, or the one of its list that is `Primary`.
+fn interface_address(
+    request: &Request<'_>,
+    at: &dyn Fn(&str) -> String,
+) -> Result<Option<Ipv4Addr>, Refused> {
+    let own = address(request, &at("PrivateIpAddress"))?;
+    let list = at("PrivateIpAddresses");
+    let listed = request.indexes(&list);
+    let [number, others @ ..] = listed.as_slice() else {
+        return Ok(own);
+    };
+    if own.is_some() {
+        return Err(Refused::combination(format!(
+            "{list} and {} cannot be given together",
+            at("PrivateIpAddress")
+        )));
+    }
+    let name = format!("{list}.{number}.PrivateIpAddress");
+    if !others.is_empty() || !request.is_true(&format!("{list}.{number}.Primary")) {
+        return Err(Refused::new(
+            400,
+            "UnsupportedOperation",
+            format!(
+                "{list} names one address here, which is Primary: a network interface has no other"
+            ),
+        ));
+    }
+    match address(request, &name)? {
+        Some(address) => Ok(Some(address)),
+        None => Err(ModelError::Missing(name).into()),
+    }
 }

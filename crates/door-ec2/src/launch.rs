@@ -1,9 +1,11 @@
 //! RunInstances.
 
 use bytes::Bytes;
+use cumulet_domain::disks::{DeviceClaim, Holds};
 use cumulet_domain::instances::{MetadataOptions, USER_DATA_LEN_MAX};
 use cumulet_domain::tags::TaggedKind;
-use cumulet_ec2_model::{ModelError, dates};
+use cumulet_ec2_model::{ModelError, Request, dates};
+use cumulet_engine::claims::Claims;
 use cumulet_engine::launch::{Launch, Part};
 
 use crate::call::Call;
@@ -11,12 +13,15 @@ use crate::error::Refused;
 use crate::images;
 use crate::instance_ports;
 use crate::products;
+use crate::regions::zone_id;
 use crate::reservation::{self, Surroundings};
-use crate::security_groups;
 use crate::tags;
 
 /// Furthest that an answer of the metadata service may be asked to go.
 const HOP_LIMIT_MAX: u8 = 64;
+
+/// Longest name of a device.
+const DEVICE_LEN_MAX: usize = 32;
 
 /// What a launch makes that can be written on.
 const TAGGED: [TaggedKind; 3] = [
@@ -55,10 +60,81 @@ fn check_addressing(asked: Option<&str>) -> Result<(), Refused> {
     }
 }
 
+/// There is one zone, which has a name and an id.
+fn check_zone_id(call: &Call<'_>) -> Result<(), Refused> {
+    let only = zone_id(&call.engine.config().region);
+    let asked = call.request.text("Placement.AvailabilityZoneId");
+    match asked.filter(|asked| !asked.is_empty() && *asked != only) {
+        None => Ok(()),
+        Some(other) => {
+            let other: String = other.chars().take(120).collect();
+            Err(Refused::invalid(format!(
+                "Invalid availability zone-id: [{other}]. The zone here is {only}."
+            )))
+        }
+    }
+}
+
+/// What the request says of processors and devices.
+fn claims(request: &Request<'_>) -> Result<Claims, Refused> {
+    let numbers = request.indexes("BlockDeviceMapping").into_iter();
+    Ok(Claims {
+        cores: request.number("CpuOptions.CoreCount")?,
+        threads_per_core: request.number("CpuOptions.ThreadsPerCore")?,
+        devices: numbers
+            .map(|number| device(request, number))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+/// One of `BlockDeviceMapping`: a volume, a device by its name, or none.
+fn device(request: &Request<'_>, number: u32) -> Result<DeviceClaim, Refused> {
+    let at = |name: &str| format!("BlockDeviceMapping.{number}.{name}");
+    let given = |name: &str| request.text(&at(name)).filter(|text| !text.is_empty());
+    let device = given("DeviceName").ok_or_else(|| ModelError::Missing(at("DeviceName")))?;
+    let is_plain = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || b"-./".contains(&it);
+    if device.len() > DEVICE_LEN_MAX || !device.bytes().all(is_plain) {
+        let device: String = device.chars().take(120).collect();
+        return Err(Refused::invalid(format!(
+            "Invalid device name {device} for {}",
+            at("DeviceName")
+        )));
+    }
+    let size_gib: Option<u64> = request.number(&at("Ebs.VolumeSize"))?;
+    let is_volume = [
+        "VolumeSize",
+        "DeleteOnTermination",
+        "VolumeType",
+        "Encrypted",
+    ]
+    .iter()
+    .any(|name| given(&format!("Ebs.{name}")).is_some());
+    // An empty element is how messages and today's clients say that there is none.
+    let is_none = request.text(&at("NoDevice")).is_some();
+    let holds = match (is_volume, given("VirtualName"), is_none) {
+        (true, None, false) => Holds::Root { size_gib },
+        (false, Some(name), false) => Holds::Named(name.to_owned()),
+        (false, None, true) => Holds::Nothing,
+        _ => {
+            return Err(Refused::combination(format!(
+                "{} is for a volume (Ebs), for a VirtualName or for NoDevice, and for one of them",
+                at("DeviceName")
+            )));
+        }
+    };
+    Ok(DeviceClaim {
+        parameter: format!("BlockDeviceMapping.{number}"),
+        device: device.to_owned(),
+        holds,
+    })
+}
+
 fn decode(call: &Call<'_>) -> Result<Launch, Refused> {
     let request = &call.request;
     check_addressing(request.text("AddressingType"))?;
     let text = |name: &str| request.text(name).map(str::to_owned);
+    check_zone_id(call)?;
+    let port = instance_ports::wanted(request)?;
     // The digest of user data is compared by clients: what is not whole is refused, never cut.
     let user_data = request.base64("UserData", USER_DATA_LEN_MAX)?;
     Ok(Launch {
@@ -68,10 +144,12 @@ fn decode(call: &Call<'_>) -> Result<Launch, Refused> {
         user_data: user_data.map(Bytes::from),
         // aws-cli and boto always send a token, some clients an empty one, which is none.
         client_token: text("ClientToken").filter(|token| !token.is_empty()),
-        security_groups: security_groups::refs(request, "SecurityGroup", "SecurityGroupId")?,
+        security_groups: port.groups,
         zone: text("Placement.AvailabilityZone").filter(|zone| !zone.is_empty()),
         metadata: metadata(call)?,
-        subnet: instance_ports::subnet(request)?,
+        subnet: port.subnet,
+        address: port.address,
+        claims: claims(request)?,
         tags: tags::specifications(request, &TAGGED)?,
     })
 }

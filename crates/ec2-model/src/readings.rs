@@ -157,7 +157,13 @@ fn may_follow(last: u32, next: u32) -> bool {
 }
 
 /// Names that the operator gives.  They may hold capital letters, but then not with version 1.
-const OPERATORS: &[&str] = &["AvailabilityZone", "InstanceType", "RegionName", "ZoneName"];
+const OPERATORS: &[&str] = &[
+    "AvailabilityZone",
+    "AvailabilityZoneId",
+    "InstanceType",
+    "RegionName",
+    "ZoneName",
+];
 
 /// Names of protocols that permissions take, in capital letters too.
 const PROTOCOLS: &[&str] = &["tcp", "udp", "icmp", "all"];
@@ -217,7 +223,8 @@ impl<'a> Form<'a> {
             }
             "Attribute" => Form::Word,
             "ImageId" | "InstanceId" => Form::Id,
-            "OperationType" | "UserGroup" | "CidrIp" => Form::Plain,
+            "OperationType" | "UserGroup" | "CidrIp" | "PrivateIpAddress" => Form::Plain,
+            "DeviceName" | "VirtualName" => Form::Plain,
             "IpProtocol" => Form::Protocol,
             part if OPERATORS.contains(&part) => Form::Plain,
             _ => Form::Text,

@@ -199,6 +199,27 @@ fn protocols_are_read_however_they_are_written() {
     }
 }
 
+/// Clients of 2008 name the devices of the disk, which hold no capital letters.
+#[test]
+fn devices_that_are_named_have_one_reading() {
+    let mut params = Params::default();
+    let run = request("RunInstances", &RUN);
+    for (name, value) in run.iter().filter(|(name, _)| *name != "Version") {
+        params.insert(name.into(), value.into()).unwrap();
+    }
+    for (name, value) in [
+        ("Version", "2008-02-01"),
+        ("BlockDeviceMapping.1.DeviceName", "sda2"),
+        ("BlockDeviceMapping.1.VirtualName", "ephemeral0"),
+        ("BlockDeviceMapping.2.DeviceName", "/dev/sda3"),
+        ("BlockDeviceMapping.2.VirtualName", "swap"),
+    ] {
+        params.insert(name.into(), value.into()).unwrap();
+    }
+    assert!(check(&params).is_ok());
+    assert_eq!(others(&signed(&params), &params), Ok(()));
+}
+
 /// Base64 is read without the characters that are not of its alphabet, so that it may hold names.
 #[test]
 fn base64_can_hold_anything() {

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 
 use cumulet_domain::instances::LAUNCH_COUNT_MAX;
 use cumulet_domain::network::{AddressBlock, Ipv4Net};
+use cumulet_domain::{Error, Resource};
 use cumulet_host::api::GroundPlan;
 use cumulet_store::{Change, PLAN_CHANGES_MAX};
 
@@ -75,6 +76,42 @@ impl<'a> AddressPool<'a> {
         blocks.sort_by_cached_key(|base| std::cmp::Reverse(free(base)));
         blocks.truncate(BLOCKS_MAX);
         blocks
+    }
+
+    /// This one and no other.
+    ///
+    /// # Errors
+    /// `InvalidValue` for one that is not of the range, or set aside; `AlreadyExists` when an
+    /// instance has it.
+    pub(crate) fn take(&mut self, address: Ipv4Addr) -> Result<(), Error> {
+        let Self {
+            state,
+            net,
+            gateway,
+            touched,
+            ..
+        } = self;
+        let invalid = |what: String| Err(Error::invalid("PrivateIpAddress", what));
+        if net.prefix > 24 || !net.contains(address) {
+            return invalid(format!(
+                "Address {address} does not fall within the subnet's address range {net}"
+            ));
+        }
+        if state.instance_by_address.contains_key(&address) {
+            return Err(Error::AlreadyExists {
+                resource: Resource::PrivateAddress,
+                id: address.to_string(),
+            });
+        }
+        let base = AddressBlock::base_of(address);
+        let block = block_of(state, touched, base, *gateway);
+        if block.take(address) {
+            Ok(())
+        } else {
+            invalid(format!(
+                "Address {address} is reserved in the subnet {net} and cannot be an instance's"
+            ))
+        }
     }
 
     fn allocate(&mut self) -> Option<Ipv4Addr> {

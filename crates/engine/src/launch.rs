@@ -30,6 +30,7 @@ use cumulet_host::api::GroundPlan;
 use cumulet_store::{Change, Plan};
 
 use crate::addresses::AddressPool;
+use crate::claims::Claims;
 use crate::draws::Draws;
 use crate::instances::ReservationView;
 use crate::records::{AccountUsage, HostUsage, Stored, put_user_data};
@@ -52,6 +53,10 @@ pub struct Launch {
     pub metadata: Option<MetadataOptions>,
     /// `None` means the owner's; there is no other that it may be.
     pub subnet: Option<SubnetId>,
+    /// The private address of the one instance; `None` means any that is free.
+    pub address: Option<Ipv4Addr>,
+    /// What the client says of the machines; a launch is refused of which it is not so.
+    pub claims: Claims,
     /// What is written on what the launch makes; kinds that it does not make are refused at the door.
     pub tags: BTreeMap<TaggedKind, TagMap>,
 }
@@ -110,13 +115,14 @@ impl Engine {
     /// Launches between `min_count` and `max_count` instances of each image, or none at all.
     ///
     /// # Errors
-    /// `InvalidCombination` of counts, `NotFound` of image, key pair or type, `Denied` and
+    /// `InvalidCombination` of counts, `Unsupported` claims, `AlreadyExists` of the address, `NotFound` of image, key pair or type, `Denied` and
     /// `Unavailable` of the image, `LimitExceeded`, `InsufficientCapacity`,
     /// `IdempotentParameterMismatch`; `ServiceUnavailable` when too many new ids are taken.
     pub async fn launch(&self, caller: &Caller, launch: Launch) -> Result<ReservationView, Error> {
         check_counts(&launch)?;
         self.check_values(caller, &launch)?;
         let size = self.find_type(launch.instance_type.as_deref())?;
+        launch.claims.check_processors(&size)?;
         let count = launch.count_max() as usize;
         let mut draws = self.draw(1 + count);
         let given = Given {
@@ -218,6 +224,13 @@ fn check_counts(launch: &Launch) -> Result<(), Error> {
             message: "A launch names at least one image".into(),
         });
     }
+    if let Some(address) = launch.address
+        && launches::maximum(&launch.wanted()) != 1
+    {
+        return Err(Error::InvalidCombination {
+            message: format!("PrivateIpAddress {address} is for one instance: MaxCount must be 1"),
+        });
+    }
     if launches::minimum(&launch.wanted()) > u64::from(LAUNCH_COUNT_MAX) {
         return Err(Error::LimitExceeded {
             resource: Resource::Instance,
@@ -275,6 +288,10 @@ fn parameters_digest(launch: &Launch) -> String {
     if let Some(subnet) = &launch.subnet {
         value("subnet", subnet.to_string().as_bytes());
     }
+    if let Some(address) = &launch.address {
+        value("address", address.to_string().as_bytes());
+    }
+    launch.claims.tell(&mut value);
     for (kind, tags) in &launch.tags {
         for (key, text) in tags {
             value("tagged", kind.as_str().as_bytes());
@@ -297,7 +314,13 @@ fn plan_launch(state: &State, mut given: Given) -> Result<Plan<ReservationView>,
     let parts = find_parts(state, &given)?;
     let room = admit(state, &given)?;
     let mut pool = AddressPool::new(state, &given.ground);
-    let addresses = pool.allocate_up_to(room.count);
+    let addresses = match given.launch.address {
+        Some(address) => {
+            pool.take(address)?;
+            vec![address]
+        }
+        None => pool.allocate_up_to(room.count),
+    };
     let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     let counts = launches::deal(&given.launch.wanted(), count)
         .filter(|_| count > 0)
@@ -351,6 +374,7 @@ fn find_parts<'a>(state: &'a State, given: &Given) -> Result<Vec<FoundPart<'a>>,
         let image = image.ok_or_else(|| Error::not_found(Resource::Image, part.image))?;
         image.check_launch(given.owner)?;
         crate::products::check_subscribed(state, given.owner, image)?;
+        given.launch.claims.check_devices(image, &given.size)?;
         let key = part.key_name.as_ref();
         let key = key.map(|name| find_key(state, given.owner, name));
         Ok(FoundPart {
@@ -573,6 +597,8 @@ mod tests {
             zone: Some("us-east-1a".into()),
             metadata: None,
             subnet: None,
+            address: None,
+            claims: Claims::default(),
             tags: BTreeMap::new(),
         })
     }

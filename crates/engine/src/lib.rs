@@ -9,6 +9,7 @@
 
 pub mod accounts;
 mod addresses;
+pub mod claims;
 mod draws;
 pub mod environment;
 pub mod image_attributes;

@@ -4,16 +4,13 @@
 //! and the instance's type make it, and goes when the instance does.  Its id
 //! has the digits of the instance's (`docs/decisions/0011-root-disks.md`).
 
-use cumulet_domain::images::{BootKind, Image, Preparation};
+use cumulet_domain::disks;
+use cumulet_domain::images::Image;
 use cumulet_domain::instances::{Instance, Liveness};
 use cumulet_domain::{Error, InstanceId, Resource, Timestamp, VolumeId};
 
 use crate::state::State;
 use crate::{Caller, Engine};
-
-const MIB: u64 = 1 << 20;
-/// What the table of partitions takes before the first one.
-const TABLE_MIB: u64 = 1;
 
 /// The root disk of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,27 +28,14 @@ impl Volume {
     /// The disk of an instance of this image; `None` while there is no disk, since the image is not
     /// ready yet, or since the instance is gone.
     pub fn of(instance: &Instance, image: &Image) -> Option<Self> {
-        let Preparation::Ready {
-            size_bytes, kind, ..
-        } = image.preparation
-        else {
-            return None;
-        };
+        let size_gib = disks::size_gib(&image.preparation, instance.disk_sizes())?;
         if instance.liveness() == Liveness::Gone {
             return None;
         }
-        let image_mib = size_bytes.div_ceil(MIB);
-        let size_mib = match kind {
-            BootKind::Disk => image_mib.max(instance.disk_mib),
-            BootKind::Rootfs => image_mib
-                .saturating_add(TABLE_MIB)
-                .saturating_add(instance.ephemeral_mib)
-                .saturating_add(instance.swap_mib),
-        };
         Some(Self {
             id: VolumeId::of(instance.id),
             instance: instance.id,
-            size_gib: size_mib.div_ceil(1024),
+            size_gib,
             created: instance.launched,
             is_made: instance.observed.has_run,
         })
@@ -106,7 +90,7 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
-    use cumulet_domain::images::{Architecture, ImageState};
+    use cumulet_domain::images::{Architecture, BootKind, ImageState, Preparation};
     use cumulet_domain::instances::{Intent, MetadataOptions, Observed, Want};
     use cumulet_domain::{AccountId, Digest, ImageId, ReservationId};
 
@@ -165,21 +149,10 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_is_as_big_as_image_and_type_make_it() {
-        let gib = 1 << 30;
-        for (size, kind, expected) in [
-            // 8 GiB of the type, or the image's own size.
-            (gib, BootKind::Disk, 8),
-            (9 * gib + 1, BootKind::Disk, 10),
-            // 1 MiB + 1 GiB + 512 MiB, and the image rounded up to a MiB.
-            (1, BootKind::Rootfs, 2),
-            (gib / 2 - (2 << 20), BootKind::Rootfs, 2),
-            (gib / 2 - (1 << 20) + 1, BootKind::Rootfs, 3),
-        ] {
-            let volume = Volume::of(&instance(), &image(size, kind)).unwrap();
-            assert_eq!(volume.size_gib, expected, "{size} {kind:?}");
-            assert_eq!(volume.id.to_string(), "vol-2ba64342");
-        }
+    fn a_disk_has_the_digits_of_its_instance() {
+        let volume = Volume::of(&instance(), &image(1, BootKind::Rootfs)).unwrap();
+        assert_eq!(volume.id.to_string(), "vol-2ba64342");
+        assert_eq!(volume.size_gib, 2);
     }
 
     #[test]

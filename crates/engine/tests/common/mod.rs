@@ -58,6 +58,8 @@ pub(crate) fn launch_of(image: ImageId, count: u32) -> Launch {
         zone: None,
         metadata: None,
         subnet: None,
+        address: None,
+        claims: Default::default(),
         tags: Default::default(),
     }
 }

@@ -177,6 +177,8 @@ impl Client {
             zone: None,
             metadata: None,
             subnet: None,
+            address: None,
+            claims: Default::default(),
             tags: if is_tagged {
                 name_tags()
             } else {

@@ -103,6 +103,8 @@ pub(super) fn launch_of(image: ImageId, token: &str) -> Launch {
         zone: None,
         metadata: None,
         subnet: None,
+        address: None,
+        claims: Default::default(),
         tags: name_tags(),
     }
 }

@@ -1,0 +1,66 @@
+//! What a launch says of its machines that is so by itself, or not at all.
+//!
+//! Tools of today describe the whole machine that they expect: its processors, its devices.  None
+//! of that is made as they say; a launch is refused of which it is not so.
+
+use cumulet_domain::Error;
+use cumulet_domain::disks::{DeviceClaim, Holds};
+use cumulet_domain::images::Image;
+use cumulet_domain::instance_types::InstanceType;
+
+/// A processor of the guest is a core of one thread.
+const THREADS_PER_CORE: u32 = 1;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claims {
+    pub cores: Option<u32>,
+    pub threads_per_core: Option<u32>,
+    pub devices: Vec<DeviceClaim>,
+}
+
+impl Claims {
+    /// # Errors
+    /// `Unsupported` with what is so.
+    pub(crate) fn check_processors(&self, size: &InstanceType) -> Result<(), Error> {
+        let check = |parameter: &str, asked: Option<u32>, is: u32| match asked {
+            Some(asked) if asked != is => Err(Error::Unsupported {
+                message: format!(
+                    "{parameter} {asked} is not supported here: it is {is} for an instance of type {}",
+                    size.name
+                ),
+            }),
+            Some(_) | None => Ok(()),
+        };
+        check("CpuOptions.CoreCount", self.cores, size.vcpus)?;
+        let threads = self.threads_per_core;
+        check("CpuOptions.ThreadsPerCore", threads, THREADS_PER_CORE)
+    }
+
+    /// # Errors
+    /// As [`DeviceClaim::check`].
+    pub(crate) fn check_devices(&self, image: &Image, size: &InstanceType) -> Result<(), Error> {
+        let mut devices = self.devices.iter();
+        devices.try_for_each(|claim| claim.check(image, size.disk_sizes()))
+    }
+
+    /// Tells each value by its name, for the digest of a launch.
+    pub(crate) fn tell(&self, value: &mut dyn FnMut(&str, &[u8])) {
+        if let Some(cores) = self.cores {
+            value("cores", cores.to_string().as_bytes());
+        }
+        if let Some(threads) = self.threads_per_core {
+            value("threads-per-core", threads.to_string().as_bytes());
+        }
+        for claim in &self.devices {
+            value("device", claim.device.as_bytes());
+            match &claim.holds {
+                Holds::Root { size_gib: None } => value("root", b""),
+                Holds::Root {
+                    size_gib: Some(size),
+                } => value("root", size.to_string().as_bytes()),
+                Holds::Named(name) => value("device-name", name.as_bytes()),
+                Holds::Nothing => value("no-device", b""),
+            }
+        }
+    }
+}
