@@ -109,6 +109,12 @@ fn find_key(keys: &dyn Keys, id: &str, version: u8) -> Result<Key, AuthError> {
     }
 }
 
+/// Whether a request was signed with a session's token; some clients always send one, and an empty
+/// one where they have none.
+fn has_token(params: &Params, name: &str) -> bool {
+    params.get(name).is_some_and(|token| !token.is_empty())
+}
+
 fn verify_header(
     request: &Request<'_>,
     header: &str,
@@ -117,7 +123,8 @@ fn verify_header(
 ) -> Result<Verified, AuthError> {
     let header = Header::parse(header)?;
     check_scope(&header.scope, request.host, policy)?;
-    if request.headers.contains_key("x-amz-security-token") {
+    let tokens = request.headers.get_all("x-amz-security-token");
+    if tokens.iter().any(|token| !token.is_empty()) {
         return Err(AuthError::SessionToken);
     }
     let (time_text, time) = signing_time(request)?;
@@ -155,7 +162,7 @@ fn verify_presigned(
             "X-Amz-Algorithm must be AWS4-HMAC-SHA256".into(),
         ));
     }
-    if params.contains("X-Amz-Security-Token") {
+    if has_token(params, "X-Amz-Security-Token") {
         return Err(AuthError::SessionToken);
     }
     let scope = Scope::parse(get("X-Amz-Credential")?)?;
@@ -227,21 +234,33 @@ fn check_v4(
 ) -> Result<(), AuthError> {
     let signature = hex::decode(given.signature).unwrap_or_default();
     for path in v4::canonical_paths(request.raw_path) {
-        let canonical = Canonical {
-            method: request.method.as_str(),
-            path: &path,
-            query,
-            headers: request.headers,
-            host: request.host,
-            signed_headers: given.signed_headers,
-            payload_hash,
-        };
-        let text = v4::string_to_sign(time_text, given.scope, &canonical.request()?);
-        if is_same(&v4::signature(&key.secret, given.scope, &text), &signature) {
-            return Ok(());
+        for host in hosts(request) {
+            let canonical = Canonical {
+                method: request.method.as_str(),
+                path: &path,
+                query,
+                headers: request.headers,
+                host,
+                signed_headers: given.signed_headers,
+                payload_hash,
+            };
+            let text = v4::string_to_sign(time_text, given.scope, &canonical.request()?);
+            if is_same(&v4::signature(&key.secret, given.scope, &text), &signature) {
+                return Ok(());
+            }
         }
     }
     Err(AuthError::Mismatch { version: 4 })
+}
+
+/// The host as it was sent and, if it has a port, without that: EC2 itself never had one, so some
+/// clients sign the name alone (Net::Amazon::EC2 of Perl does by version 4, many do by version 2).
+/// A signature says which request it is for; at which port of this host it was handed in adds nothing.
+fn hosts<'a>(request: &Request<'a>) -> impl Iterator<Item = &'a str> + use<'a> {
+    let host = request.host;
+    let has_port = |port: &str| !port.is_empty() && port.bytes().all(|it| it.is_ascii_digit());
+    let bare = host.rsplit_once(':').filter(|(_, port)| has_port(port));
+    std::iter::once(host).chain(bare.map(|(name, _)| name))
 }
 
 /// `X-Amz-Date` if it is there, else `Date`.
@@ -336,9 +355,6 @@ fn verify_parameters(
     let access_key_id = get("AWSAccessKeyId")?;
     let signature = base64::decode(get("Signature")?, 64)
         .map_err(|_| AuthError::Malformed("the Signature is not base64".into()))?;
-    if params.contains("SecurityToken") {
-        return Err(AuthError::SessionToken);
-    }
     let version: u8 = match get("SignatureVersion")? {
         "0" => 0,
         "1" => 1,
@@ -350,6 +366,10 @@ fn verify_parameters(
             )));
         }
     };
+    // Versions 0 and 1 do not sign that the parameter is there and empty.
+    if has_token(params, "SecurityToken") || version < 2 && params.contains("SecurityToken") {
+        return Err(AuthError::SessionToken);
+    }
     let readings = match version {
         2 => None,
         old => Some(old_readings(params, policy, old)?),
@@ -420,16 +440,12 @@ fn matches_v2(
     signature: &[u8],
     method: &str,
 ) -> Result<bool, AuthError> {
-    let bare = request
-        .host
-        .rsplit_once(':')
-        .map_or(request.host, |(name, _)| name);
     let path = if request.raw_path.is_empty() {
         "/"
     } else {
         request.raw_path
     };
-    for host in [request.host, bare] {
+    for host in hosts(request) {
         let text = v2::string_to_sign(request.method.as_str(), host, path, params);
         let computed = v2::signature(method, &key.secret, &text);
         let computed = computed.ok_or_else(|| {

@@ -167,6 +167,52 @@ fn good_signatures_say_who_signed() {
     }
 }
 
+/// Net::Amazon::EC2 0.36 signs the name of the host alone, by version 4 and by version 2.
+#[test]
+fn a_host_may_be_signed_without_its_port() {
+    let sent_to = |signed: &str, host: &str| {
+        let request = Owned {
+            host: host.into(),
+            ..v4("ec2", "us-east-1", signed)
+        };
+        request.verify(&[4]).map(|verified| verified.version)
+    };
+    assert_eq!(sent_to("127.0.0.1", "127.0.0.1:8773"), Ok(4));
+    assert_eq!(sent_to("cloud.example", "cloud.example:8773"), Ok(4));
+    assert_eq!(sent_to("[::1]", "[::1]:8773"), Ok(4));
+    let refused = Err(AuthError::Mismatch { version: 4 });
+    for (signed, host) in [
+        ("127.0.0.1", "127.0.0.2:8773"),
+        ("127.0.0.1:8774", "127.0.0.1:8773"),
+        ("127.0.0.1:8773", "127.0.0.1"),
+        ("cloud", "cloud:example:8773"),
+        ("[:", "[::1]"),
+        ("[::", "[::1]"),
+    ] {
+        assert_eq!(sent_to(signed, host), refused, "{signed} {host}");
+    }
+}
+
+/// The same sends `SecurityToken` always, and an empty one without a session.
+#[test]
+fn an_empty_session_token_is_none() {
+    assert!(v2("cloud", "&SecurityToken=").verify(&[2]).is_ok());
+    let refused = Err(AuthError::SessionToken);
+    assert_eq!(v2("cloud", "&SecurityToken=x").verify(&[2]), refused);
+    for version in [0, 1] {
+        let pairs = "Action=DescribeRegions&SecurityToken=";
+        let request = old(version, &format!("{pairs}&{AT}"));
+        assert_eq!(request.verify(only(version)), refused);
+    }
+    for (token, expected) in [("", Ok(4)), ("x", Err(AuthError::SessionToken))] {
+        let mut request = v4("ec2", "us-east-1", "cloud");
+        let token = HeaderValue::from_str(token).unwrap();
+        request.headers.insert("x-amz-security-token", token);
+        let verified = request.verify(&[4]).map(|verified| verified.version);
+        assert_eq!(verified, expected);
+    }
+}
+
 #[test]
 fn any_change_of_what_was_signed_is_refused() {
     let good = v4("ec2", "us-east-1", "127.0.0.1:8773");
