@@ -94,6 +94,9 @@ pub(crate) async fn handle(
     *response.status_mut() =
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
+    if status == 405 {
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST"));
+    }
     headers.insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("text/xml;charset=UTF-8"),
@@ -202,17 +205,24 @@ fn params_of(request: &http::Request<Bytes>) -> Result<Params, Refused> {
         Method::POST if request.body().is_empty() => None,
         Method::POST if is_form() => Some(request.body().as_ref()),
         Method::POST => {
+            let kind = request.headers().get(header::CONTENT_TYPE);
+            let kind = kind.map_or_else(String::new, |it| {
+                String::from_utf8_lossy(it.as_bytes()).into_owned()
+            });
+            let kind: String = kind.chars().take(ACTION_SHOWN_MAX).collect();
             return Err(Refused::new(
                 400,
                 "MalformedQueryString",
-                "A body must be of the type application/x-www-form-urlencoded",
+                format!(
+                    "A body must be of the type application/x-www-form-urlencoded, not '{kind}'"
+                ),
             ));
         }
-        _ => {
+        ref other => {
             return Err(Refused::new(
                 405,
                 "UnsupportedProtocol",
-                "Requests are made by GET or POST",
+                format!("Requests are made by GET or POST, not by {other}"),
             ));
         }
     };

@@ -18,18 +18,29 @@ pub const INDEX_MAX: u32 = 10_000;
 /// Why a query string was refused.  The texts are for users.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
-    #[error("The query string holds a malformed escape")]
-    Escape,
-    #[error("The query string is not UTF-8")]
-    Utf8,
+    /// The escape as it stands.
+    #[error("The query string holds a malformed escape: '{0}'")]
+    Escape(String),
+    /// What is not, as far as it is shown.
+    #[error("The query string is not UTF-8: '{0}'")]
+    Utf8(String),
     #[error("The parameter {0} is given more than once")]
     Repeated(String),
     #[error("The request has more than {PARAMETERS_MAX} parameters")]
     TooMany,
-    #[error("The name of a parameter is longer than {NAME_LEN_MAX} bytes")]
-    LongName,
-    #[error("The value of the parameter {0} is too long")]
-    LongValue(String),
+    /// How it begins.
+    #[error("The name of a parameter is longer than {NAME_LEN_MAX} bytes: '{0}...'")]
+    LongName(String),
+    /// The name, and how long the value is.
+    #[error("The value of the parameter {0} is longer than {VALUE_LEN_MAX} bytes: it has {1}")]
+    LongValue(String, usize),
+}
+
+/// Longest text of the caller's that a message repeats.
+const SHOWN_LEN_MAX: usize = 64;
+
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_LEN_MAX).collect()
 }
 
 /// Decoded parameters, each name once.
@@ -48,7 +59,7 @@ impl Params {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decode(name)?;
             if name.len() > NAME_LEN_MAX {
-                return Err(QueryError::LongName);
+                return Err(QueryError::LongName(shown(&name)));
             }
             self.insert(name, decode(value)?)?;
         }
@@ -61,10 +72,10 @@ impl Params {
     /// See [`QueryError`].
     pub fn insert(&mut self, name: String, value: String) -> Result<(), QueryError> {
         if name.len() > NAME_LEN_MAX {
-            return Err(QueryError::LongName);
+            return Err(QueryError::LongName(shown(&name)));
         }
         if value.len() > VALUE_LEN_MAX {
-            return Err(QueryError::LongValue(name));
+            return Err(QueryError::LongValue(name, value.len()));
         }
         if self.values.len() >= PARAMETERS_MAX {
             return Err(QueryError::TooMany);
@@ -83,7 +94,8 @@ impl Params {
     pub fn parse(query: Option<&str>, form: Option<&[u8]>) -> Result<Self, QueryError> {
         let mut params = Self::default();
         params.add_encoded(query.unwrap_or_default())?;
-        let form = std::str::from_utf8(form.unwrap_or_default()).map_err(|_| QueryError::Utf8)?;
+        let form = form.unwrap_or_default();
+        let form = std::str::from_utf8(form).map_err(|cause| not_utf8(form, cause))?;
         params.add_encoded(form.trim_end_matches(['\r', '\n']))?;
         Ok(params)
     }
@@ -146,10 +158,27 @@ impl Params {
     }
 }
 
+/// What a message shows of bytes that are no text: the parameter in which they cease to be one.
+fn not_utf8(bytes: &[u8], cause: std::str::Utf8Error) -> QueryError {
+    let good = bytes.get(..cause.valid_up_to()).unwrap_or_default();
+    let start = good.iter().rposition(|byte| *byte == b'&');
+    let rest = bytes
+        .get(start.map_or(0, |it| it + 1)..)
+        .unwrap_or_default();
+    let end = rest.iter().position(|byte| *byte == b'&');
+    let pair = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+    QueryError::Utf8(shown(&String::from_utf8_lossy(pair)))
+}
+
 /// A list index: decimal, from 1 (0 is tolerated, as old clients count from it), bounded.
+///
+/// With leading zeros it is none: `Tag.01.Key` and `Tag.1.Key` would be one item by two names, and
+/// what is looked up by the one would not find the other.
 pub fn parse_index(text: &str) -> Option<u32> {
-    let is_number =
-        !text.is_empty() && text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number = !text.is_empty()
+        && text.len() <= 5
+        && text.bytes().all(|byte| byte.is_ascii_digit())
+        && (text == "0" || !text.starts_with('0'));
     let index: u32 = if is_number {
         text.parse().ok()?
     } else {
@@ -164,19 +193,23 @@ pub fn parse_index(text: &str) -> Option<u32> {
 /// [`QueryError::Escape`] and [`QueryError::Utf8`].
 pub fn decode(text: &str) -> Result<String, QueryError> {
     let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
+    let mut rest = text.bytes().enumerate();
+    while let Some((at, byte)) = rest.next() {
         match byte {
             b'+' => bytes.push(b' '),
             b'%' => {
-                let high = rest.next().and_then(hex_value).ok_or(QueryError::Escape)?;
-                let low = rest.next().and_then(hex_value).ok_or(QueryError::Escape)?;
+                let mut digit = || rest.next().and_then(|(_, byte)| hex_value(byte));
+                let (Some(high), Some(low)) = (digit(), digit()) else {
+                    let escape = text.get(at..).unwrap_or_default();
+                    return Err(QueryError::Escape(escape.chars().take(3).collect()));
+                };
                 bytes.push(high << 4 | low);
             }
             other => bytes.push(other),
         }
     }
-    String::from_utf8(bytes).map_err(|_| QueryError::Utf8)
+    String::from_utf8(bytes)
+        .map_err(|cause| QueryError::Utf8(shown(&String::from_utf8_lossy(cause.as_bytes()))))
 }
 
 fn hex_value(byte: u8) -> Option<u8> {
@@ -230,10 +263,11 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_refused() {
         for (text, error) in [
-            ("a=%", QueryError::Escape),
-            ("a=%4", QueryError::Escape),
-            ("a=%zz", QueryError::Escape),
-            ("a=%ff", QueryError::Utf8),
+            ("a=b%", QueryError::Escape("%".into())),
+            ("a=b%4", QueryError::Escape("%4".into())),
+            ("a=%20%zzz", QueryError::Escape("%zz".into())),
+            ("a=%\u{e9}", QueryError::Escape("%\u{e9}".into())),
+            ("a=b%ff", QueryError::Utf8("b\u{fffd}".into())),
             ("a=1&a=2", QueryError::Repeated("a".into())),
         ] {
             assert_eq!(Params::parse(Some(text), None), Err(error), "{text}");
@@ -242,8 +276,36 @@ mod tests {
             Params::parse(Some("a=1"), Some(b"a=1")),
             Err(QueryError::Repeated("a".into()))
         );
+        assert_eq!(
+            Params::parse(None, Some(b"a=1&b=\xe9&c=1")),
+            Err(QueryError::Utf8("b=\u{fffd}".into()))
+        );
+        let long = "N".repeat(NAME_LEN_MAX + 1);
+        let refused = Params::parse(Some(&long), None).unwrap_err().to_string();
+        assert!(
+            refused.ends_with(&format!("'{}...'", "N".repeat(64))),
+            "{refused}"
+        );
+        let long = format!("Name={}", "v".repeat(VALUE_LEN_MAX + 1));
+        let refused = Params::parse(Some(&long), None).unwrap_err().to_string();
+        assert!(
+            refused.contains("Name is longer") && refused.ends_with("524289"),
+            "{refused}"
+        );
         let many: String = (0..=PARAMETERS_MAX).map(|n| format!("p{n}=&")).collect();
         assert_eq!(Params::parse(Some(&many), None), Err(QueryError::TooMany));
+    }
+
+    #[test]
+    fn an_item_of_a_list_has_one_name() {
+        for (text, index) in [("0", 0), ("1", 1), ("10", 10), ("10000", 10_000)] {
+            assert_eq!(parse_index(text), Some(index), "{text}");
+        }
+        for text in [
+            "", "00", "01", "001", "10001", "-1", "+1", " 1", "n", "\u{661}",
+        ] {
+            assert_eq!(parse_index(text), None, "{text}");
+        }
     }
 
     proptest! {
