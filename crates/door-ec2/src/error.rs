@@ -58,11 +58,11 @@ impl From<ModelError> for Refused {
             ModelError::MissingAction => "MissingAction",
             ModelError::Missing(_) => "MissingParameter",
             ModelError::UnknownVersion(_) => "NoSuchVersion",
-            ModelError::UnknownAction(_) => "InvalidAction",
+            ModelError::UnknownAction { .. } => "InvalidAction",
             ModelError::UnsupportedAction(_) | ModelError::UnsupportedParameter { .. } => {
                 "UnsupportedOperation"
             }
-            ModelError::UnknownParameter(_) => "UnknownParameter",
+            ModelError::UnknownParameter { .. } => "UnknownParameter",
             ModelError::InvalidValue { .. } => "InvalidParameterValue",
             ModelError::InvalidCombination { .. } => "InvalidParameterCombination",
         };

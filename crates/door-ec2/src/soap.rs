@@ -3,15 +3,18 @@
 use bytes::Bytes;
 use cumulet_auth::der::pem_body;
 use cumulet_auth::wss::{self, Certificates, Holder, WssError};
-use cumulet_ec2_model::{model, request, soap};
+use cumulet_ec2_model::{Version, model, request, soap};
 use cumulet_engine::{Caller, Engine};
 use cumulet_wire::soap::{Envelope, SoapError, leaves};
-use http::{HeaderMap, header};
+use http::{HeaderMap, Method, header};
 
 use crate::call::Call;
 use crate::error::Refused;
 use crate::router::{ACTION_SHOWN_MAX, dispatch};
 use crate::{Handled, RequestContext};
+
+/// Longest text of a namespace that a message repeats.
+const NAMESPACE_SHOWN_MAX: usize = 120;
 
 /// Whether a request is a SOAP message, by its head: by the header that SOAP 1.1 demands, or by the
 /// type of its body.  What the header says does not matter, as it did not to EC2: the message says
@@ -80,38 +83,32 @@ pub(crate) async fn answer(
     replays: &wss::Replays,
     handled: &mut Handled,
 ) -> Result<String, Refused> {
+    if request.method() != Method::POST {
+        let message = format!(
+            "A SOAP message is sent by POST, not by {}",
+            request.method()
+        );
+        return Err(Refused::new(405, "UnsupportedProtocol", message));
+    }
     check_form(request.headers(), request.body())?;
     let (account, user, params) = {
         let envelope = Envelope::parse(request.body())?;
         let payload = envelope.payload()?;
         let name = payload.tag_name().name();
         handled.action = name.chars().take(ACTION_SHOWN_MAX).collect();
+        // Before the signature: whoever speaks a version without the binding, or calls another
+        // service, is not helped by being told how to sign.
+        let version = version_of(payload.tag_name().namespace().unwrap_or_default())?;
         let known = EngineCertificates(engine);
         let signer = wss::verify(&envelope, context.now, &known, replays)?;
         handled.account = Some(signer.account);
-        let namespace = payload.tag_name().namespace().unwrap_or_default();
-        let version = soap::version_of(namespace).ok_or_else(|| {
-            Refused::from(request::ModelError::UnknownVersion(
-                namespace.chars().take(ACTION_SHOWN_MAX).collect(),
-            ))
-        })?;
-        if version > soap::LAST {
-            return Err(Refused::new(
-                400,
-                "NoSuchVersion",
-                format!(
-                    "The SOAP binding has versions up to {}",
-                    soap::LAST.as_str()
-                ),
-            ));
-        }
         let operation = match model::find(name, version) {
             model::Found::Implemented(operation) => operation,
             model::Found::Known => {
                 return Err(request::ModelError::UnsupportedAction(handled.action.clone()).into());
             }
             model::Found::Unknown => {
-                return Err(request::ModelError::UnknownAction(handled.action.clone()).into());
+                return Err(request::ModelError::unknown_action(name, version).into());
             }
         };
         let params = soap::params(operation, version, &leaves(payload)?)?;
@@ -125,6 +122,33 @@ pub(crate) async fn answer(
     };
     let text = dispatch(&call).await?;
     Ok(cumulet_wire::soap::enveloped(&text))
+}
+
+/// The version that the namespace of a request names.
+///
+/// # Errors
+/// It names none, or one that has no SOAP binding.
+fn version_of(namespace: &str) -> Result<Version, Refused> {
+    match soap::version_of(namespace) {
+        Some(version) if version <= soap::LAST => Ok(version),
+        Some(version) => Err(Refused::new(
+            400,
+            "NoSuchVersion",
+            format!(
+                "Version {version} of service AmazonEC2 has no SOAP binding; the versions up to {} have one",
+                soap::LAST
+            ),
+        )),
+        None if namespace.is_empty() => Err(Refused::new(
+            400,
+            "NoSuchVersion",
+            "The message names no version: its operation must be in the namespace http://ec2.amazonaws.com/doc/VERSION/",
+        )),
+        None => {
+            let namespace = namespace.chars().take(NAMESPACE_SHOWN_MAX).collect();
+            Err(request::ModelError::UnknownVersion(namespace).into())
+        }
+    }
 }
 
 /// Certificates, from the engine's records.

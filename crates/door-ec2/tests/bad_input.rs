@@ -228,6 +228,10 @@ async fn values_of_the_wrong_kind_are_refused() {
                 let request = with(pairs, &name, value);
                 let reply = ground.client.ask(action, NEW, &request).await;
                 ground.check(&reply, code, &format!("{action} {name}={value:?}"));
+                // Both are said, as they were sent; no document can hold a zero.
+                let message = reply.value("Message").unwrap_or_default();
+                let is_said = *value == "\u{0}" || message.contains(&format!("'{value}'"));
+                assert!(is_said && message.contains(&name), "{action}: {message}");
             }
         }
     }
@@ -267,7 +271,18 @@ async fn missing_unknown_repeated_and_misnumbered_parameters_are_refused() {
         for parameter in parameters(action).filter(|it| it.name.ends_with(".n")) {
             let list = parameter.name.trim_end_matches(".n");
             let list = list.replace(".n", ".1");
-            for index in ["10001", "99999999999", "-1", "+1", "x", "1 ", "\u{661}", ""] {
+            for index in [
+                "10001",
+                "99999999999",
+                "01",
+                "00",
+                "-1",
+                "+1",
+                "x",
+                "1 ",
+                "\u{661}",
+                "",
+            ] {
                 let name = format!("{list}.{index}");
                 let reply = ground
                     .client

@@ -2,6 +2,7 @@
 
 mod common;
 
+use bytes::Bytes;
 use common::{Client, Cloud, NOW, REQUEST_ID, Reply};
 use cumulet_domain::instances::InstanceState;
 
@@ -195,6 +196,36 @@ async fn refusals_are_faults_with_the_codes_of_the_query_binding() {
     let data = |attributes: &str| {
         format!("<instancesSet></instancesSet><userData {attributes}><data></data></userData>")
     };
+    let filtered = "<filterSet><item><name>colour</name><valueSet><item><value>red</value></item></valueSet></item></filterSet>";
+    for (operation, version, message, said) in [
+        (
+            "DescribeAccountAttributes",
+            NEW,
+            filtered,
+            "The parameter Filter.1.Name, given as 'colour', is not supported here",
+        ),
+        (
+            "RunInstances",
+            NEW,
+            "<monitoring><enabled>true</enabled></monitoring>",
+            "The parameter Monitoring.Enabled, given as 'true', is not supported here, unless it is 'false'",
+        ),
+        (
+            "RunInstances",
+            OLD,
+            "<instanceType>m1.small</instanceType>",
+            "The parameter instanceType is not recognized in version 2007-03-01; it is in versions 2007-08-29 to 2013-08-15",
+        ),
+        (
+            "ImportKeyPair",
+            OLD,
+            "",
+            "The action ImportKeyPair is not valid for this web service. It is not one in version 2007-03-01; it is in versions from 2010-08-31 on.",
+        ),
+    ] {
+        let reply = client.soap(operation, version, message).await;
+        assert_eq!(between(inside(&reply), "faultstring"), said, "{message}");
+    }
     for (operation, version, message, code) in [
         (
             "DescribeKeyPairs",
@@ -320,6 +351,59 @@ async fn messages_of_nobody_are_refused() {
         assert_eq!(between(inside(&reply), "faultcode"), code, "{text}");
         assert_eq!(reply.handled.account, None);
     }
+    cloud.stop().await;
+}
+
+/// What is wrong before anybody's signature is looked at is said by name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_without_the_binding_is_told_so_and_not_how_to_sign() {
+    let cloud = Cloud::start().await;
+    let client = cloud.client();
+    let unsigned = |namespace: &str| {
+        format!(
+            "<S:Envelope xmlns:S=\"http://schemas.xmlsoap.org/soap/envelope/\"><S:Body>\
+             <DescribeInstances {namespace}/></S:Body></S:Envelope>"
+        )
+    };
+    let of_version = |version: &str| {
+        unsigned(&format!(
+            "xmlns=\"http://ec2.amazonaws.com/doc/{version}/\""
+        ))
+    };
+    for (text, said) in [
+        (
+            of_version("2016-11-15"),
+            "Version 2016-11-15 of service AmazonEC2 has no SOAP binding; the versions up to 2013-08-15 have one",
+        ),
+        (
+            of_version("2007-03-02"),
+            "The requested version (http://ec2.amazonaws.com/doc/2007-03-02/) of service AmazonEC2 does not exist",
+        ),
+        (
+            unsigned("xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\""),
+            "The requested version (http://s3.amazonaws.com/doc/2006-03-01/) of service AmazonEC2 does not exist",
+        ),
+        (unsigned(""), "The message names no version"),
+    ] {
+        let reply = client.post_soap("DescribeInstances", &text).await;
+        let fault = inside(&reply);
+        assert_eq!(
+            between(fault, "faultcode"),
+            "Client.NoSuchVersion",
+            "{text}"
+        );
+        assert!(between(fault, "faultstring").starts_with(said), "{fault}");
+    }
+    let got = http::Request::get("/").header("soapaction", "DescribeInstances");
+    let reply = client.send(got.body(Bytes::new()).unwrap()).await;
+    assert_eq!(
+        between(inside(&reply), "faultcode"),
+        "Client.UnsupportedProtocol"
+    );
+    assert_eq!(
+        between(inside(&reply), "faultstring"),
+        "A SOAP message is sent by POST, not by GET"
+    );
     cloud.stop().await;
 }
 

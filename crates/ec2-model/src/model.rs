@@ -117,13 +117,17 @@ pub fn operation(name: &str) -> Option<&'static Operation> {
     OPERATIONS.get(index).copied()
 }
 
+/// The first and the last version of an operation that EC2 has or had; `None`: of none.
+pub(crate) fn span(name: &str) -> Option<(Version, Option<Version>)> {
+    let index = KNOWN.binary_search_by(|(known, _, _)| (*known).cmp(name));
+    let (_, first, last) = KNOWN.get(index.ok()?)?;
+    Some((*first, *last))
+}
+
 /// What `name` means to a caller who speaks `version`.
 pub fn find(name: &str, version: Version) -> Found {
-    let Ok(index) = KNOWN.binary_search_by(|(known, _, _)| (*known).cmp(name)) else {
-        return Found::Unknown;
-    };
-    match (KNOWN.get(index), operation(name)) {
-        (Some((_, first, last)), found) if version.is_within(*first, *last) => {
+    match (span(name), operation(name)) {
+        (Some((first, last)), found) if version.is_within(first, last) => {
             found.map_or(Found::Known, Found::Implemented)
         }
         _ => Found::Unknown,

@@ -15,25 +15,60 @@ pub enum ModelError {
     Missing(String),
     #[error("The requested version ({0}) of service AmazonEC2 does not exist")]
     UnknownVersion(String),
-    #[error("The action {0} is not valid for this web service.")]
-    UnknownAction(String),
+    /// `hint` says in which other versions it would be one.
+    #[error("The action {action} is not valid for this web service.{hint}")]
+    UnknownAction { action: String, hint: String },
     #[error("The operation {0} is not supported here")]
     UnsupportedAction(String),
-    #[error("The parameter {0} is not recognized")]
-    UnknownParameter(String),
-    #[error("The parameter {parameter} is not supported here{hint}")]
-    UnsupportedParameter { parameter: String, hint: String },
+    /// `hint` says in which other versions it would be one.
+    #[error("The parameter {parameter} is not recognized{hint}")]
+    UnknownParameter { parameter: String, hint: String },
+    #[error("The parameter {parameter}, given as '{value}', is not supported here{hint}")]
+    UnsupportedParameter {
+        parameter: String,
+        value: String,
+        hint: String,
+    },
     #[error("{message}")]
     InvalidValue { parameter: String, message: String },
     #[error("{message}")]
     InvalidCombination { message: String },
 }
 
+impl ModelError {
+    /// For a name that is no operation of the version; tells of which version it is one.
+    pub fn unknown_action(name: &str, asked: Version) -> Self {
+        let hint = model::span(name).and_then(|(first, last)| version_hint(asked, first, last));
+        ModelError::UnknownAction {
+            action: shown(name),
+            hint: hint.map_or_else(String::new, |it| format!(" It is not one {it}.")),
+        }
+    }
+}
+
 /// Longest text of the caller's that a message repeats.
 const SHOWN_LEN_MAX: usize = 120;
 
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     text.chars().take(SHOWN_LEN_MAX).collect()
+}
+
+/// What to tell who asked in `asked` for something that came with `first` and went after `last`;
+/// `None` where the version is not what is wrong.
+pub(crate) fn version_hint(
+    asked: Version,
+    first: Version,
+    last: Option<Version>,
+) -> Option<String> {
+    if asked.is_within(first, last) {
+        return None;
+    }
+    let span = match last {
+        Some(last) if first == last => format!("in version {first} only"),
+        Some(last) => format!("in versions {first} to {last}"),
+        None => format!("in versions from {first} on"),
+    };
+    Some(format!("in version {asked}; it is {span}"))
 }
 
 /// Parameters that say who asks for what, in which way; no operation sees them.
@@ -73,7 +108,11 @@ pub fn action(params: &Params) -> Result<&str, ModelError> {
     match (params.get("Action"), params.get("Operation")) {
         (Some(action), Some(operation)) if action != operation => {
             Err(ModelError::InvalidCombination {
-                message: "The parameters Action and Operation name different operations".into(),
+                message: format!(
+                    "The parameters Action and Operation name different operations: '{}' and '{}'",
+                    shown(action),
+                    shown(operation)
+                ),
             })
         }
         (Some(name), _) | (None, Some(name)) if !name.is_empty() => Ok(name),
@@ -114,7 +153,7 @@ fn check_as(binding: Binding, params: &Params) -> Result<Request<'_>, ModelError
     let operation = match model::find(name, version) {
         Found::Implemented(operation) => operation,
         Found::Known => return Err(ModelError::UnsupportedAction(shown(name))),
-        Found::Unknown => return Err(ModelError::UnknownAction(shown(name))),
+        Found::Unknown => return Err(ModelError::unknown_action(name, version)),
     };
     for (name, value) in params.iter() {
         if COMMON.binary_search(&name).is_err() {
@@ -167,25 +206,35 @@ fn check_parameter(
     name: &str,
     value: &str,
 ) -> Result<(), ModelError> {
-    let unknown = || ModelError::UnknownParameter(shown(name));
-    let parameter = find(operation, name).ok_or_else(unknown)?;
+    let unknown = |hint: String| ModelError::UnknownParameter {
+        parameter: shown(name),
+        hint,
+    };
+    let parameter = find(operation, name).ok_or_else(|| unknown(String::new()))?;
     // Messages got some of these earlier than the Query API did; which elements a version has was
     // seen when they were read.
     if binding == Binding::Query && !version.is_within(parameter.first, parameter.last) {
-        return Err(unknown());
+        let hint = version_hint(version, parameter.first, parameter.last);
+        return Err(unknown(
+            hint.map_or_else(String::new, |it| format!(" {it}")),
+        ));
     }
     match parameter.rule {
-        Rule::Soap if binding == Binding::Query => Err(unknown()),
-        Rule::Refused => Err(unsupported(name, String::new())),
+        Rule::Soap if binding == Binding::Query => Err(unknown(String::new())),
+        Rule::Refused => Err(unsupported(name, value, String::new())),
         Rule::Only(wanted) if is_same(parameter.kind, wanted, value) => Ok(()),
-        Rule::Only(wanted) => Err(unsupported(name, format!(", unless it is {wanted}"))),
+        Rule::Only(wanted) => {
+            let hint = format!(", unless it is '{wanted}'");
+            Err(unsupported(name, value, hint))
+        }
         Rule::Honoured | Rule::Required | Rule::Soap => check_kind(parameter.kind, name, value),
     }
 }
 
-fn unsupported(name: &str, hint: String) -> ModelError {
+fn unsupported(name: &str, value: &str, hint: String) -> ModelError {
     ModelError::UnsupportedParameter {
         parameter: shown(name),
+        value: shown(value),
         hint,
     }
 }
@@ -349,10 +398,13 @@ impl<'a> Request<'a> {
             .map_err(|cause| ModelError::InvalidValue {
                 parameter: name.to_owned(),
                 message: match cause {
-                    base64::Base64Error::Malformed => format!("Invalid BASE64 encoding of {name}"),
-                    base64::Base64Error::TooLong(limit) => {
-                        format!("{name} is limited to {limit} bytes")
+                    base64::Base64Error::Malformed => {
+                        format!("Invalid BASE64 encoding of {name}: '{}'", shown(text))
                     }
+                    base64::Base64Error::TooLong(limit) => format!(
+                        "{name} is limited to {limit} bytes, and more are given: {} characters of base64",
+                        text.len()
+                    ),
                 },
             })
     }
@@ -378,6 +430,7 @@ impl<'a> Request<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dates;
 
     fn refusal(query: &str) -> ModelError {
         let params = Params::parse(Some(query), None).unwrap();
@@ -403,7 +456,8 @@ mod tests {
         assert_eq!(text(RUN), "The request must contain the parameter Version");
         assert_eq!(
             text(&format!("{RUN}&Version=2007-03-01&InstanceType=m1.small")),
-            "The parameter InstanceType is not recognized"
+            "The parameter InstanceType is not recognized in version 2007-03-01; it is in versions from \
+             2007-08-29 on"
         );
         assert_eq!(
             text(&format!("{RUN}&Version=2016-11-15&Foo=1")),
@@ -429,7 +483,20 @@ mod tests {
         );
         assert_eq!(
             refusal("Action=ImportKeyPair&Version=2007-03-01"),
-            ModelError::UnknownAction("ImportKeyPair".into())
+            ModelError::unknown_action("ImportKeyPair", dates::V2007_03_01)
+        );
+        assert_eq!(
+            text("Action=ImportKeyPair&Version=2007-03-01"),
+            "The action ImportKeyPair is not valid for this web service. It is not one in version \
+             2007-03-01; it is in versions from 2010-08-31 on."
+        );
+        assert_eq!(
+            text("Action=Nonsense&Version=2007-03-01"),
+            "The action Nonsense is not valid for this web service."
+        );
+        assert_eq!(
+            text("Action=RunInstances&Operation=Other&Version=2007-03-01"),
+            "The parameters Action and Operation name different operations: 'RunInstances' and 'Other'"
         );
         assert_eq!(
             refusal("Operation=CreateVpc&Version=2016-11-15"),
@@ -451,12 +518,13 @@ mod tests {
         assert_eq!(
             run("Monitoring.Enabled=true"),
             Err(
-                "The parameter Monitoring.Enabled is not supported here, unless it is false".into()
+                "The parameter Monitoring.Enabled, given as 'true', is not supported here, unless it is 'false'"
+                    .into()
             )
         );
         assert_eq!(
             run("RamdiskId=ari-1"),
-            Err("The parameter RamdiskId is not supported here".into())
+            Err("The parameter RamdiskId, given as 'ari-1', is not supported here".into())
         );
         assert_eq!(
             run("DryRun=perhaps"),

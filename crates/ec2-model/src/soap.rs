@@ -6,14 +6,7 @@ use cumulet_wire::soap::Leaf;
 use crate::Version;
 use crate::dates::V2013_08_15;
 use crate::model::{Meaning, Operation, SoapField};
-use crate::request::ModelError;
-
-/// Longest path that a message repeats.
-const SHOWN_LEN_MAX: usize = 120;
-
-fn shown(text: &str) -> String {
-    text.chars().take(SHOWN_LEN_MAX).collect()
-}
+use crate::request::{ModelError, shown, version_hint};
 
 /// The last version with a SOAP binding whose shape is known.
 pub const LAST: Version = V2013_08_15;
@@ -48,7 +41,10 @@ pub fn params(
             return Err(if is_empty {
                 ModelError::Missing(path)
             } else {
-                ModelError::UnknownParameter(path)
+                ModelError::UnknownParameter {
+                    parameter: path,
+                    hint: hint(operation, version, &leaf.path),
+                }
             });
         };
         match field.meaning {
@@ -139,6 +135,15 @@ fn find(operation: &Operation, version: Version, path: &str) -> Option<&'static 
         .find(|it| version.is_within(it.first, it.last))
 }
 
+/// Which other versions have an element of this path.
+fn hint(operation: &Operation, version: Version, path: &str) -> String {
+    let spans = operation.soap.iter().filter(|it| it.path == path);
+    let first = spans.clone().map(|it| it.first).min();
+    let last = spans.filter_map(|it| it.last).max();
+    let hint = first.and_then(|first| version_hint(version, first, last));
+    hint.map_or_else(String::new, |it| format!(" {it}"))
+}
+
 /// Whether elements of the version lie below this one.
 fn is_container(operation: &Operation, version: Version, path: &str) -> bool {
     let is_below = |it: &&SoapField| {
@@ -165,6 +170,7 @@ fn numbered(pattern: &str, leaf: &Leaf) -> Result<String, ModelError> {
     if numbers.any(|number| *number > 1) {
         return Err(ModelError::UnsupportedParameter {
             parameter: shown(&leaf.path),
+            value: shown(&leaf.text),
             hint: " more than once".into(),
         });
     }
