@@ -11,6 +11,16 @@ pub enum AuthError {
     TwoSources,
     #[error("the credentials cannot be read: {0}")]
     Malformed(String),
+    /// A parameter that says how or when a request was signed; `expected` ends the sentence.
+    #[error("invalid value '{value}' for {parameter}. {expected}")]
+    InvalidValue {
+        parameter: &'static str,
+        value: String,
+        expected: String,
+    },
+    /// Both, with their values: which of them counts is not said.
+    #[error("a request has Timestamp or Expires, not both: '{timestamp}' and '{expires}'")]
+    TwoTimes { timestamp: String, expires: String },
     #[error("the access key is unknown")]
     UnknownKey,
     /// `version` is the signature version that was used.
@@ -82,7 +92,10 @@ impl AuthError {
                 "The request must contain the parameter AWSAccessKeyId",
             ),
             AuthError::Missing(_) => refuse(400, "MissingParameter", &text),
-            AuthError::TwoSources => refuse(400, "InvalidParameterCombination", &text),
+            AuthError::TwoSources | AuthError::TwoTimes { .. } => {
+                refuse(400, "InvalidParameterCombination", &text)
+            }
+            AuthError::InvalidValue { .. } => refuse(400, "InvalidParameterValue", &text),
             AuthError::Malformed(_) => refuse(400, "IncompleteSignature", &text),
             AuthError::UnknownKey | AuthError::SessionToken if is_sts => refuse(
                 403,

@@ -157,10 +157,13 @@ fn verify_presigned(
     policy: &QueryPolicy<'_>,
 ) -> Result<Verified, AuthError> {
     let get = |name: &'static str| params.get(name).ok_or(AuthError::Missing(name));
-    if get("X-Amz-Algorithm")? != v4::ALGORITHM {
-        return Err(AuthError::Malformed(
-            "X-Amz-Algorithm must be AWS4-HMAC-SHA256".into(),
-        ));
+    let algorithm = get("X-Amz-Algorithm")?;
+    if algorithm != v4::ALGORITHM {
+        return Err(AuthError::Malformed(format!(
+            "X-Amz-Algorithm must be {}, not '{}'",
+            v4::ALGORITHM,
+            shown(algorithm)
+        )));
     }
     if has_token(params, "X-Amz-Security-Token") {
         return Err(AuthError::SessionToken);
@@ -168,8 +171,7 @@ fn verify_presigned(
     let scope = Scope::parse(get("X-Amz-Credential")?)?;
     check_scope(&scope, request.host, policy)?;
     let time_text = get("X-Amz-Date")?.to_owned();
-    let time = time::parse_iso8601(&time_text)
-        .ok_or_else(|| AuthError::Malformed("X-Amz-Date is not a time".into()))?;
+    let time = time::parse_iso8601(&time_text).ok_or_else(|| no_time("X-Amz-Date", &time_text))?;
     check_date(&scope, &time_text)?;
     check_presigned_time(time, get("X-Amz-Expires")?, request.now)?;
     let key = find_key(keys, &scope.access_key_id, 4)?;
@@ -199,13 +201,14 @@ pub(crate) fn check_presigned_time(
     expires: &str,
     now: Timestamp,
 ) -> Result<(), AuthError> {
-    let seconds: u64 = expires
-        .parse()
-        .map_err(|_| AuthError::Malformed("X-Amz-Expires should be a number".into()))?;
+    let seconds: u64 = expires.parse().map_err(|_| {
+        let given = shown(expires);
+        AuthError::Malformed(format!("X-Amz-Expires should be a number, not '{given}'"))
+    })?;
     if !(1..=PRESIGN_SECONDS_MAX).contains(&seconds) {
-        return Err(AuthError::Malformed(
-            "X-Amz-Expires must be between 1 and 604800 seconds".into(),
-        ));
+        return Err(AuthError::Malformed(format!(
+            "X-Amz-Expires must be between 1 and {PRESIGN_SECONDS_MAX} seconds, not {seconds}"
+        )));
     }
     let valid_ms = i64::try_from(seconds).unwrap_or(i64::MAX) * 1000;
     let age_ms = now.millis_since(time);
@@ -272,13 +275,12 @@ fn signing_time(request: &Request<'_>) -> Result<(String, Timestamp), AuthError>
             .and_then(|value| value.to_str().ok())
     };
     if let Some(text) = get("x-amz-date") {
-        let time = time::parse_iso8601(text)
-            .ok_or_else(|| AuthError::Malformed("X-Amz-Date is not a time".into()))?;
+        let time = time::parse_iso8601(text).ok_or_else(|| no_time("X-Amz-Date", text))?;
         return Ok((text.to_owned(), time));
     }
     let text = get("date").ok_or(AuthError::Missing("X-Amz-Date"))?;
     let parsed = time::parse_http(text).or_else(|| time::parse_iso8601(text));
-    let time = parsed.ok_or_else(|| AuthError::Malformed("Date is not a time".into()))?;
+    let time = parsed.ok_or_else(|| no_time("Date", text))?;
     Ok((time::format_basic(time), time))
 }
 
@@ -291,9 +293,11 @@ fn check_date(scope: &Scope, time_text: &str) -> Result<(), AuthError> {
     if digits == scope.date {
         return Ok(());
     }
-    Err(AuthError::Malformed(
-        "the date of the credential is not that of the request".into(),
-    ))
+    Err(AuthError::Malformed(format!(
+        "the date of the credential, {}, is not that of the request, '{}'",
+        shown(&scope.date),
+        shown(time_text)
+    )))
 }
 
 fn check_skew(time: Timestamp, now: Timestamp) -> Result<(), AuthError> {
@@ -353,17 +357,27 @@ fn verify_parameters(
 ) -> Result<Verified, AuthError> {
     let get = |name: &'static str| params.get(name).ok_or(AuthError::Missing(name));
     let access_key_id = get("AWSAccessKeyId")?;
-    let signature = base64::decode(get("Signature")?, 64)
-        .map_err(|_| AuthError::Malformed("the Signature is not base64".into()))?;
+    let given = get("Signature")?;
+    if given.contains(' ') {
+        // The commonest mistake of old clients, which hits one request in three.
+        return Err(AuthError::Malformed(format!(
+            "the Signature has a space in it, '{}': its '+' must be written as %2B in a URL",
+            shown(given)
+        )));
+    }
+    let signature = base64::decode(given, 64).map_err(|_| {
+        AuthError::Malformed(format!("the Signature is not base64: '{}'", shown(given)))
+    })?;
     let version: u8 = match get("SignatureVersion")? {
         "0" => 0,
         "1" => 1,
         "2" => 2,
         other => {
-            let other: String = other.chars().take(SHOWN_LEN_MAX).collect();
-            return Err(AuthError::Malformed(format!(
-                "there is no SignatureVersion {other:?} for parameters"
-            )));
+            return Err(AuthError::InvalidValue {
+                parameter: "SignatureVersion",
+                value: shown(other),
+                expected: "It must be 2, or 1 or 0 for a key that may use them.".into(),
+            });
         }
     };
     // Versions 0 and 1 do not sign that the parameter is there and empty.
@@ -405,6 +419,15 @@ fn verify_parameters(
 /// Longest text of the caller's that a message repeats.
 const SHOWN_LEN_MAX: usize = 64;
 
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_LEN_MAX).collect()
+}
+
+/// What a header or a parameter of version 4 says instead of a time.
+fn no_time(name: &str, text: &str) -> AuthError {
+    AuthError::Malformed(format!("{name} is not a time: '{}'", shown(text)))
+}
+
 /// Who reads requests of version 0 or 1, which carry nothing that came with later versions.
 fn old_readings<'a>(
     params: &Params,
@@ -418,12 +441,10 @@ fn old_readings<'a>(
     })?;
     let is_later = |name: &str| name == "SignatureMethod" || name.starts_with("X-Amz-");
     match params.iter().find(|(name, _)| is_later(name)) {
-        Some((name, _)) => {
-            let name: String = name.chars().take(SHOWN_LEN_MAX).collect();
-            Err(AuthError::Malformed(format!(
-                "{name} has no meaning with SignatureVersion {version}"
-            )))
-        }
+        Some((name, _)) => Err(AuthError::Malformed(format!(
+            "{} has no meaning with SignatureVersion {version}",
+            shown(name)
+        ))),
         None => Ok(readings),
     }
 }
@@ -448,11 +469,10 @@ fn matches_v2(
     for host in hosts(request) {
         let text = v2::string_to_sign(request.method.as_str(), host, path, params);
         let computed = v2::signature(method, &key.secret, &text);
-        let computed = computed.ok_or_else(|| {
-            let method: String = method.chars().take(SHOWN_LEN_MAX).collect();
-            AuthError::Malformed(format!(
-                "there is no SignatureMethod {method:?}; it is HmacSHA256 or HmacSHA1"
-            ))
+        let computed = computed.ok_or_else(|| AuthError::InvalidValue {
+            parameter: "SignatureMethod",
+            value: shown(method),
+            expected: "It must be HmacSHA256 or HmacSHA1.".into(),
         })?;
         if is_same(&computed, signature) {
             return Ok(true);
@@ -463,22 +483,24 @@ fn matches_v2(
 
 /// Exactly one of `Timestamp` (good for 15 minutes) and `Expires`.
 fn check_parameter_time(params: &Params, now: Timestamp) -> Result<String, AuthError> {
-    let parse = |text: &str| {
+    let parse = |parameter: &'static str, text: &str| {
         // Spaces around it would be signed, and there is no saying where they belong.
         let time = time::parse_iso8601(text).filter(|_| text.trim() == text);
-        time.ok_or_else(|| {
-            let text: String = text.chars().take(SHOWN_LEN_MAX).collect();
-            AuthError::Malformed(format!("{text:?} is not a time of ISO 8601"))
+        time.ok_or_else(|| AuthError::InvalidValue {
+            parameter,
+            value: shown(text),
+            expected: "It must be a time of ISO 8601, as in 2007-03-01T12:00:00Z.".into(),
         })
     };
     match (params.get("Timestamp"), params.get("Expires")) {
         (None, None) => Err(AuthError::Missing("Timestamp")),
-        (Some(_), Some(_)) => Err(AuthError::Malformed(
-            "a request has Timestamp or Expires, not both".into(),
-        )),
-        (Some(text), None) => check_skew(parse(text)?, now).map(|()| text.to_owned()),
+        (Some(timestamp), Some(expires)) => Err(AuthError::TwoTimes {
+            timestamp: shown(timestamp),
+            expires: shown(expires),
+        }),
+        (Some(text), None) => check_skew(parse("Timestamp", text)?, now).map(|()| text.to_owned()),
         (None, Some(text)) => {
-            let expires = parse(text)?;
+            let expires = parse("Expires", text)?;
             if now > expires {
                 return Err(AuthError::Expired(format!(
                     "It expired at {}",

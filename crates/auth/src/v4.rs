@@ -8,6 +8,7 @@ use http::HeaderMap;
 use zeroize::Zeroizing;
 
 use crate::AuthError;
+use crate::query::shown;
 
 pub(crate) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
@@ -23,9 +24,10 @@ pub(crate) struct Scope {
 impl Scope {
     pub(crate) fn parse(text: &str) -> Result<Self, AuthError> {
         let bad = || {
-            AuthError::Malformed(
-                "the credential has the form KEY/DATE/REGION/SERVICE/aws4_request".into(),
-            )
+            AuthError::Malformed(format!(
+                "the credential has the form KEY/DATE/REGION/SERVICE/aws4_request, not '{}'",
+                shown(text)
+            ))
         };
         let fields: Vec<&str> = text.split('/').collect();
         let [key, date, region, service, "aws4_request"] = fields.as_slice() else {
@@ -67,9 +69,11 @@ impl Header {
         let bad = |what: &str| {
             AuthError::Malformed(format!("the Authorization header has no valid {what}"))
         };
-        let fields = text
-            .strip_prefix(ALGORITHM)
-            .ok_or_else(|| bad("algorithm"))?;
+        let fields = text.strip_prefix(ALGORITHM).ok_or_else(|| {
+            // The first word alone: what follows may be a password.
+            let given = shown(text.split(' ').next().unwrap_or_default());
+            bad(&format!("algorithm: it is {ALGORITHM}, not '{given}'"))
+        })?;
         let (mut credential, mut signed, mut signature) = (None, None, None);
         for field in fields.split(',') {
             let (name, value) = field
@@ -104,9 +108,10 @@ pub(crate) fn signed_headers(text: &str) -> Result<Vec<String>, AuthError> {
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
     });
     if !is_plain || !names.is_sorted() || names.len() > 64 {
-        return Err(AuthError::Malformed(
-            "SignedHeaders must be a sorted list of lower-case names".into(),
-        ));
+        return Err(AuthError::Malformed(format!(
+            "SignedHeaders must be a sorted list of lower-case names, not '{}'",
+            shown(text)
+        )));
     }
     if !names.iter().any(|name| name == "host") {
         return Err(AuthError::Malformed(

@@ -401,7 +401,75 @@ fn an_unknown_key_is_told_like_ec2_tells_it() {
 #[test]
 fn timestamp_and_expires_exclude_each_other() {
     let both = v2("cloud", "&Expires=2030-01-01T00%3A00%3A00Z");
-    assert!(matches!(both.verify(&[2]), Err(AuthError::Malformed(_))));
+    let refusal = both.verify(&[2]).unwrap_err().refusal(Profile::Ec2);
+    assert_eq!(
+        (refusal.status, refusal.code),
+        (400, "InvalidParameterCombination")
+    );
+    assert!(
+        refusal.message.contains("'2030-01-01T00:00:00Z'"),
+        "{}",
+        refusal.message
+    );
+}
+
+/// Each value that cannot be read is repeated, under the parameter that has it.
+#[test]
+fn what_cannot_be_read_is_named_with_its_value() {
+    let changed = |from: &str, to: &str| Owned {
+        query: v2("cloud", "").query.map(|query| query.replace(from, to)),
+        ..v2("cloud", "")
+    };
+    let query = v2("cloud", "").query.unwrap();
+    let time = query.split("Timestamp=").nth(1).unwrap();
+    let time = time.split('&').next().unwrap();
+    for (request, said) in [
+        (
+            changed(time, "yesterday"),
+            "Invalid value 'yesterday' for Timestamp. It must be a time",
+        ),
+        (
+            changed("SignatureVersion=2", "SignatureVersion=3"),
+            "Invalid value '3' for SignatureVersion. It must be 2",
+        ),
+        (
+            changed("HmacSHA256", "HmacMD5"),
+            "Invalid value 'HmacMD5' for SignatureMethod. It must be HmacSHA256",
+        ),
+    ] {
+        let refusal = request.verify(&[2]).unwrap_err().refusal(Profile::Ec2);
+        assert_eq!(
+            (refusal.status, refusal.code),
+            (400, "InvalidParameterValue")
+        );
+        assert!(refusal.message.starts_with(said), "{}", refusal.message);
+    }
+    // A plus sign that was not encoded is a space when it arrives.
+    let unencoded = changed("&Signature=", "&Signature=+");
+    let refusal = unencoded.verify(&[2]).unwrap_err().refusal(Profile::Ec2);
+    assert_eq!(refusal.code, "IncompleteSignature");
+    assert!(refusal.message.contains("%2B"), "{}", refusal.message);
+    let v4_with = |name: &'static str, value: &str| {
+        let mut request = v4("ec2", "us-east-1", "127.0.0.1:8773");
+        request
+            .headers
+            .insert(name, HeaderValue::from_str(value).unwrap());
+        let refusal = request.verify(&[4]).unwrap_err().refusal(Profile::Ec2);
+        assert_eq!((refusal.status, refusal.code), (400, "IncompleteSignature"));
+        refusal.message
+    };
+    let credential =
+        "AWS4-HMAC-SHA256 Credential=A/2/r/ec2/aws4_request, SignedHeaders=host, Signature=0";
+    for (name, value, said) in [
+        ("x-amz-date", "yesterday", "'yesterday'"),
+        ("x-amz-date", "20070301T000000Z", "'20070301T000000Z'"),
+        ("authorization", "Basic c2VjcmV0", "not 'Basic'"),
+        ("authorization", credential, "not 'A/2/r/ec2/aws4_request'"),
+    ] {
+        let message = v4_with(name, value);
+        assert!(message.contains(said), "{message}");
+        assert!(!message.contains("c2VjcmV0"), "a password: {message}");
+    }
 }
 
 /// A request of 2006: its parameters, signed with version 0 or 1.
@@ -476,12 +544,12 @@ fn old_versions_refuse_other_times() {
             ("&Expires=2026-11-21T06:59:59Z", "RequestExpired"),
             (
                 "&Expires=2026-11-21T07:00:01Z&Timestamp=2026-11-21T07:00:00Z",
-                "IncompleteSignature",
+                "InvalidParameterCombination",
             ),
-            ("&Timestamp=yesterday", "IncompleteSignature"),
-            ("&Expires=", "IncompleteSignature"),
-            ("&Expires=2027-11-21T07:00:01Z%20", "IncompleteSignature"),
-            ("&Timestamp=2026-11-21", "IncompleteSignature"),
+            ("&Timestamp=yesterday", "InvalidParameterValue"),
+            ("&Expires=", "InvalidParameterValue"),
+            ("&Expires=2027-11-21T07:00:01Z%20", "InvalidParameterValue"),
+            ("&Timestamp=2026-11-21", "InvalidParameterValue"),
         ] {
             assert_eq!(code(version, times), expected, "{times}");
         }
@@ -636,7 +704,8 @@ fn version_2_has_expires_and_both_methods() {
             .map(|query| query.replace("HmacSHA256", "HmacMD5")),
         ..v2("cloud", "")
     };
-    assert!(matches!(other.verify(&[2]), Err(AuthError::Malformed(_))));
+    let error = other.verify(&[2]).unwrap_err();
+    assert_eq!(error.refusal(Profile::Ec2).code, "InvalidParameterValue");
     for host in ["cloud:80", "cloud:443", "other", "cloud.", ""] {
         assert!(v2(host, "").verify(&[2]).is_err(), "signed for {host}");
     }

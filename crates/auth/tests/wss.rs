@@ -495,4 +495,12 @@ fn headers_that_must_be_understood_are_refused_and_others_ignored() {
     );
     let refused = try_verify(&bare, signed_at(1), &known, &Replays::default());
     assert_eq!(refused.unwrap_err(), WssError::NoHeader.to_string());
+    // A client of a draft learns what it is that cannot be read.
+    let draft = format!(
+        "<S:Envelope xmlns:S=\"{SOAP}\"><S:Header><Security \
+         xmlns=\"http://schemas.xmlsoap.org/ws/2003/06/secext\"/></S:Header>{}</S:Envelope>",
+        message.body
+    );
+    let refused = try_verify(&draft, signed_at(1), &known, &Replays::default()).unwrap_err();
+    assert!(refused.contains("ws/2003/06/secext"), "{refused}");
 }

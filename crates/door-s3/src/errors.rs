@@ -156,9 +156,11 @@ impl Refusal {
                 "AccessDenied",
                 "AWS authentication requires a valid Date or x-amz-date header",
             ),
-            AuthError::Missing(_) | AuthError::Malformed(_) => {
-                Self::new(400, malformed, cause.to_string())
-            }
+            // The last two are of Query requests alone.
+            AuthError::Missing(_)
+            | AuthError::Malformed(_)
+            | AuthError::InvalidValue { .. }
+            | AuthError::TwoTimes { .. } => Self::new(400, malformed, cause.to_string()),
             AuthError::TwoSources => Self::new(
                 400,
                 "InvalidArgument",

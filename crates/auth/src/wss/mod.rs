@@ -188,19 +188,33 @@ impl<'d, 'a> Parts<'d, 'a> {
     fn find(envelope: &'d Envelope<'a>) -> Result<Self> {
         let header = envelope.header().ok_or(WssError::NoHeader)?;
         let mut security = None;
+        let mut other = None;
         for child in header.children().filter(Node::is_element) {
             if child.has_tag_name((WSSE, "Security")) {
                 if security.replace(child).is_some() {
                     return form("there are two of it");
                 }
-            } else if matches!(
+                continue;
+            }
+            if child.tag_name().name() == "Security" {
+                other = child.tag_name().namespace();
+            }
+            if matches!(
                 child.attribute((ENVELOPE, "mustUnderstand")),
                 Some("1" | "true")
             ) {
                 return Err(WssError::MustUnderstand(child.tag_name().name().to_owned()));
             }
         }
-        let security = security.ok_or(WssError::NoHeader)?;
+        let security = match (security, other) {
+            (Some(security), _) => security,
+            (None, Some(other)) => {
+                return form(format!(
+                    "its namespace is {other:.120?}, and {WSSE:?} is read"
+                ));
+            }
+            (None, None) => return Err(WssError::NoHeader),
+        };
         let known = [
             (WSSE, "BinarySecurityToken"),
             (WSU, "Timestamp"),
@@ -225,8 +239,12 @@ fn only<'d, 'a>(parent: Node<'d, 'a>, name: (&'static str, &'static str)) -> Res
     let mut found = parent.children().filter(|it| it.has_tag_name(name));
     match (found.next(), found.next()) {
         (Some(only), None) => Ok(only),
-        (None, _) => form(format!("it has no {}", name.1)),
-        (Some(_), Some(_)) => form(format!("it has several elements {}", name.1)),
+        (None, _) => form(format!("{} has no {}", parent.tag_name().name(), name.1)),
+        (Some(_), Some(_)) => form(format!(
+            "{} has several elements {}",
+            parent.tag_name().name(),
+            name.1
+        )),
     }
 }
 
