@@ -119,13 +119,14 @@ impl Front {
         context: Context,
     ) -> Response<Body> {
         if head_bytes(&request) > self.limits.header_bytes {
-            let message = "The request's head is larger than allowed";
+            let limit = self.limits.header_bytes;
+            let message = format!("The request's head is larger than {limit} bytes");
             let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
             return refusal(
                 form,
                 status,
                 "RequestHeaderSectionTooLarge",
-                message,
+                &message,
                 &context.request_id,
             );
         }
@@ -156,7 +157,7 @@ impl Front {
         let (mut head, body) = request.into_parts();
         let announced = http_body::Body::size_hint(&body).lower();
         if usize::try_from(announced).map_or(true, |size| size > self.limits.query_body_bytes) {
-            return Err(Unread::TooLarge);
+            return Err(Unread::TooLarge(self.limits.query_body_bytes));
         }
         // Nothing has been done for it yet, so that it may make room for another connection.
         let handle = head.extensions.remove::<Handle>();
@@ -186,7 +187,7 @@ impl Front {
             };
             let size = whole.len() + data.len();
             if size > self.limits.query_body_bytes {
-                return Err(Unread::TooLarge);
+                return Err(Unread::TooLarge(self.limits.query_body_bytes));
             }
             if size > UNCOUNTED_BYTES && !share.grow(data.len()) {
                 return Err(Unread::NoRoom);
@@ -241,7 +242,8 @@ impl AsRef<[u8]> for Counted {
 
 /// Why a body was not read.
 enum Unread {
-    TooLarge,
+    /// How many bytes it may have.
+    TooLarge(usize),
     Slow,
     Broken,
     /// Others hold as much as may be held.
@@ -251,28 +253,29 @@ enum Unread {
 impl Unread {
     fn response(&self, form: Form, request_id: &str) -> Response<Body> {
         let (status, code, message) = match self {
-            Unread::TooLarge => (
+            Unread::TooLarge(limit) => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "RequestEntityTooLarge",
-                "The request's body is larger than allowed",
+                format!("The request's body is larger than {limit} bytes"),
             ),
             Unread::Slow => (
                 StatusCode::REQUEST_TIMEOUT,
                 "RequestTimeout",
-                "The request's body did not arrive in time",
+                "The request's body did not arrive in time".to_owned(),
             ),
             Unread::Broken => (
                 StatusCode::BAD_REQUEST,
                 "MalformedInput",
-                "The request's body cannot be read",
+                "The request's body cannot be read".to_owned(),
             ),
             Unread::NoRoom => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Unavailable",
-                "The server holds as many requests and answers as it may; try again later",
+                "The server holds as many requests and answers as it may; try again later"
+                    .to_owned(),
             ),
         };
-        let mut response = refusal(form, status, code, message, request_id);
+        let mut response = refusal(form, status, code, &message, request_id);
         // What is left of the body is not read, so that the connection cannot go on.
         response
             .headers_mut()

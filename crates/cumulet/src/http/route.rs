@@ -106,9 +106,10 @@ fn by_credentials(head: &Head<'_>) -> Option<Door> {
             return Some(door);
         }
     }
+    // S3 has no POST to the service itself: the rest of such a request is in its body.
+    let is_form = *head.method == Method::POST && head.path == "/";
     let is_old_presigned = parameter(head.query, "AWSAccessKeyId").is_some()
-        && parameter(head.query, "Action").is_none()
-        && parameter(head.query, "Operation").is_none();
+        && !(is_query(head.query) || is_form || is_soap(head));
     if is_old_presigned {
         return Some(Door::S3);
     }
@@ -154,7 +155,23 @@ fn by_path(path: &str) -> Option<Door> {
     None
 }
 
+/// Whether a query has what requests of a Query API have, and none of S3's has.
+fn is_query(query: Option<&str>) -> bool {
+    ["Action", "Operation", "Version", "SignatureVersion"]
+        .into_iter()
+        .any(|name| parameter(query, name).is_some())
+}
+
+/// Whether it is a SOAP message, by the header that SOAP 1.1 demands.  S3 speaks none here.
+fn is_soap(head: &Head<'_>) -> bool {
+    *head.method == Method::POST && head.headers.contains_key("soapaction")
+}
+
 fn by_parameters(head: &Head<'_>) -> Option<Door> {
+    // The endpoint that a SOAP client was given may have any path.
+    if is_soap(head) {
+        return Some(Door::Ec2);
+    }
     if head.path != "/" {
         return None;
     }
@@ -164,8 +181,7 @@ fn by_parameters(head: &Head<'_>) -> Option<Door> {
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default()
         .to_ascii_lowercase();
-    let is_query = parameter(head.query, "Action").is_some()
-        || parameter(head.query, "Operation").is_some()
+    let is_query = is_query(head.query)
         || head.headers.contains_key("soapaction")
         // The parameters are in the body.  S3 has no POST to the service itself.
         || (*head.method == Method::POST && !content_type.starts_with("multipart/"));
@@ -313,7 +329,26 @@ mod tests {
             Door::Ec2,
         ),
         case("POST", LOCAL, "/", FORM, Door::Ec2),
+        // Parameters may be in both places; whoever forgot the action is told so.
+        case("POST", LOCAL, "/?AWSAccessKeyId=A", FORM, Door::Ec2),
+        case(
+            "GET",
+            LOCAL,
+            "/?AWSAccessKeyId=A&SignatureVersion=1&Signature=x&Timestamp=t",
+            &[],
+            Door::Ec2,
+        ),
+        case("GET", LOCAL, "/?Version=2007-03-01", &[], Door::Ec2),
+        case(
+            "GET",
+            LOCAL,
+            "/?AWSAccessKeyId=A&Signature=x&Expires=1",
+            &[],
+            Door::S3,
+        ),
         case("POST", LOCAL, "/", SOAP, Door::Ec2),
+        case("POST", LOCAL, "/onca/soap", SOAP, Door::Ec2),
+        case("POST", "photos.s3.cloud.test", "/", SOAP, Door::S3),
         case("POST", LOCAL, "/", SOAP_PARTS, Door::Ec2),
         case("GET", LOCAL, "/bucket?Action=x", &[], Door::S3),
         case("POST", LOCAL, "/bucket", FORM, Door::S3),

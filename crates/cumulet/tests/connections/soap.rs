@@ -59,6 +59,7 @@ fn what_is_refused_before_it_is_read_is_a_fault() {
     };
     let large = send(&format!("{ACTION}\r\ncontent-length: 100001"), b"", false);
     assert_fault(&large, "Client.RequestEntityTooLarge");
+    assert!(large.contains("is larger than 100000 bytes"), "{large}");
     let slow = send(&format!("{ACTION}\r\ncontent-length: 100"), b"<S:", false);
     assert_fault(&slow, "Client.RequestTimeout");
     let cut = send(&format!("{ACTION}\r\ncontent-length: 100"), b"<S:", true);
