@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::instances::StateReason;
+use crate::security_groups::shown;
 use crate::{AccountId, Digest, Error, ImageId, KernelId, Resource, Timestamp};
 
 /// Most accounts that one image names: its record, of 512 KiB at most, holds them all.
@@ -253,7 +254,10 @@ pub fn check_description(text: &str) -> Result<(), Error> {
     }
     Err(Error::invalid(
         "Description",
-        format!("A description has at most {DESCRIPTION_LEN_MAX} characters"),
+        format!(
+            "A description has at most {DESCRIPTION_LEN_MAX} characters, and '{}...' has more",
+            shown(text)
+        ),
     ))
 }
 
@@ -268,6 +272,9 @@ pub fn check_image_name(name: &str) -> Result<(), Error> {
     }
     Err(Error::invalid(
         "Name",
-        "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, '(', ')', '.', '-', '/' and '_'",
+        format!(
+            "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, spaces and ()[]./-'@_: '{}'",
+            shown(name)
+        ),
     ))
 }

@@ -12,6 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::security_groups::shown;
 use crate::{AccountId, Error, InstanceId, Timestamp};
 
 /// What a product is charged by.
@@ -154,7 +155,10 @@ pub fn check_code(code: &str) -> Result<(), Error> {
     }
     Err(Error::invalid(
         "ProductCode",
-        format!("A product code has 1 to {CODE_LEN_MAX} letters and digits"),
+        format!(
+            "A product code has 1 to {CODE_LEN_MAX} letters and digits: '{}'",
+            shown(code)
+        ),
     ))
 }
 

@@ -428,7 +428,7 @@ fn malformed(message: impl Into<String>) -> Error {
 }
 
 /// Longest text of the caller's that a message repeats.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     text.chars().take(60).collect()
 }
 

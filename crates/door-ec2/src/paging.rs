@@ -15,6 +15,8 @@ use crate::error::Refused;
 const RESULTS_MAX: usize = 1_000;
 /// Longest token that is looked at.
 const TOKEN_LEN_MAX: usize = 1024;
+/// Longest text of one that a message repeats.
+const TOKEN_SHOWN_MAX: usize = 64;
 
 /// Which page is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +76,7 @@ impl Page {
     /// # Errors
     /// `InvalidNextToken` when the token holds something else.
     pub(crate) fn after<T: FromStr>(&self) -> Result<Option<T>, Refused> {
-        let parse = |text: &String| text.parse().map_err(|_| bad_token());
+        let parse = |text: &String| text.parse().map_err(|_| bad_token(text));
         self.after.as_ref().map(parse).transpose()
     }
 
@@ -136,11 +138,12 @@ fn after_of(operation: &str, token: &str) -> Result<String, Refused> {
         let after = text.strip_prefix(&format!("1 {operation} "))?;
         Some(after.to_owned())
     };
-    read().ok_or_else(bad_token)
+    read().ok_or_else(|| bad_token(token))
 }
 
-fn bad_token() -> Refused {
-    let message = "The specified NextToken is not valid.";
+fn bad_token(token: &str) -> Refused {
+    let token: String = token.chars().take(TOKEN_SHOWN_MAX).collect();
+    let message = format!("The specified NextToken is not valid: '{token}'");
     Refused::new(400, "InvalidNextToken", message)
 }
 

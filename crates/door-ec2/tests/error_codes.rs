@@ -177,7 +177,7 @@ async fn clients_errors(cloud: &Cloud, client: &Client) -> Vec<Case> {
             "RegisterImage",
             &[("ImageLocation", part)],
             &format!("<imageLocation>{part}</imageLocation>"),
-            "manifest",
+            part,
         ),
         case(
             "InvalidAMIID.Malformed",
@@ -232,7 +232,7 @@ async fn clients_errors(cloud: &Cloud, client: &Client) -> Vec<Case> {
             ("UserData", "A"),
             "<userData encoding=\"base64\" version=\"1.0\"><data>A</data></userData>",
             "InvalidParameterValue",
-            "UserData",
+            "UserData: 'A'",
         ),
         launch("InstanceLimitExceeded", &own, ("2", "2"), "limit of 1"),
         launch("InvalidParameterCombination", &own, ("2", "1"), "MinCount"),

@@ -3,7 +3,8 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Client, Cloud, REQUEST_ID, form};
+use common::{Client, Cloud, HOST, NOW, REQUEST_ID, form};
+use cumulet_door_ec2::RequestContext;
 
 const NEW: &str = "2016-11-15";
 
@@ -256,6 +257,36 @@ async fn what_is_not_of_the_version_or_not_honoured_is_refused() {
     cloud.stop().await;
 }
 
+/// Whoever made a hundred requests finds the one that was wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_repeat_the_value() {
+    let cloud = Cloud::start().await;
+    let client = cloud.client();
+    let run = [("ImageId", "ami-12345678"), ("MaxCount", "1")];
+    let location = ("ImageLocation", "bucket/none");
+    for (action, parameters, said) in [
+        (
+            "RegisterImage",
+            vec![("ImageLocation", "bucket")],
+            "not 'bucket'",
+        ),
+        ("RegisterImage", vec![location, ("Name", "a?")], "'a?'"),
+        ("RegisterImage", vec![location], "bucket/none"),
+        ("DescribeInstances", vec![("NextToken", "x")], "'x'"),
+        (
+            "RunInstances",
+            [&run[..], &[("MinCount", "1"), ("RamdiskId", "ari-1")]].concat(),
+            "RamdiskId, given as 'ari-1'",
+        ),
+    ] {
+        let reply = client.ask(action, NEW, &parameters).await;
+        assert_eq!(reply.status, 400, "{}", reply.text);
+        let message = reply.value("Message").unwrap_or_default();
+        assert!(message.contains(said), "{action} {parameters:?}: {message}");
+    }
+    cloud.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_does_nothing() {
     let cloud = Cloud::start().await;
@@ -311,22 +342,61 @@ async fn requests_that_cannot_be_read_are_refused() {
             .body(Bytes::new())
             .unwrap()
     };
-    let reply = client.send(get("Version=2007-03-01")).await;
-    assert_eq!(reply.code(400), "MissingAction");
-    let reply = client.send(get("Action=X&Action=Y")).await;
-    assert_eq!(reply.code(400), "MalformedQueryString");
-    let reply = client.send(get("Action=%zz")).await;
-    assert_eq!(reply.code(400), "MalformedQueryString");
-    let reply = client.send(get("Action=X&Operation=Y")).await;
-    assert_eq!(reply.code(400), "InvalidParameterCombination");
+    let body = |kind: &str, body: &'static [u8]| {
+        let request = http::Request::post("/").header("content-type", kind);
+        request.body(Bytes::from_static(body)).unwrap()
+    };
+    let form = "application/x-www-form-urlencoded";
+    for (request, code, said) in [
+        (get("Version=2007-03-01"), "MissingAction", "action"),
+        (
+            get("Action=X&Action=Y"),
+            "MalformedQueryString",
+            "Action is given more than once",
+        ),
+        (get("Action=a%zz"), "MalformedQueryString", "escape: '%zz'"),
+        (
+            get("Action=X&A=%ff"),
+            "MalformedQueryString",
+            "not UTF-8: '\u{fffd}'",
+        ),
+        (
+            body(form, b"Action=X&A=\xe9"),
+            "MalformedQueryString",
+            "not UTF-8: 'A=\u{fffd}'",
+        ),
+        (
+            get("Action=X&Operation=Y"),
+            "InvalidParameterCombination",
+            "different operations: 'X' and 'Y'",
+        ),
+        (
+            body("application/json", b"{}"),
+            "MalformedQueryString",
+            "application/x-www-form-urlencoded, not 'application/json'",
+        ),
+    ] {
+        let reply = client.send(request).await;
+        assert_eq!(reply.code(400), code, "{}", reply.text);
+        let message = reply.value("Message").unwrap_or_default();
+        assert!(message.contains(said), "{message}");
+    }
     let put = http::Request::put("/?Action=DescribeImages")
         .body(Bytes::new())
         .unwrap();
-    assert_eq!(client.send(put).await.code(405), "UnsupportedProtocol");
-    let json = http::Request::post("/")
-        .header("content-type", "application/json")
-        .body(Bytes::from_static(b"{}"))
-        .unwrap();
-    assert_eq!(client.send(json).await.code(400), "MalformedQueryString");
+    let answer = client.send(put.clone()).await;
+    assert_eq!(answer.code(405), "UnsupportedProtocol");
+    assert!(
+        answer.text.contains("by GET or POST, not by PUT"),
+        "{}",
+        answer.text
+    );
+    let context = RequestContext {
+        request_id: REQUEST_ID.into(),
+        client_host: HOST.into(),
+        now: NOW,
+    };
+    let response = cloud.door.handle(put, context).await;
+    assert_eq!(response.headers()["allow"], "GET, POST");
     cloud.stop().await;
 }

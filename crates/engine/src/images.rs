@@ -93,7 +93,9 @@ impl Engine {
             .ok_or_else(|| {
                 Error::invalid(
                     "ImageLocation",
-                    "The image location has the form bucket/manifest",
+                    format!(
+                        "The image location has the form bucket/manifest, not '{location:.120}'"
+                    ),
                 )
             })?;
         let objects = &self.environment().objects;
@@ -101,7 +103,8 @@ impl Engine {
             .read_small(caller.account, bucket, key, MANIFEST_BYTES_MAX)
             .await
             .map_err(|cause| manifest_unreadable(&location, cause))?;
-        let opened = self.open_manifest(caller.account, bytes).await?;
+        let opened = self.open_manifest(caller.account, bytes).await;
+        let opened = opened.map_err(|cause| found_in(&location, cause))?;
 
         let mut draws = self.draw(1);
         let id = draws.next(ImageId::mint)?;
@@ -509,6 +512,17 @@ fn check_codes(codes: &[String]) -> Result<(), Error> {
             codes.len()
         ),
     })
+}
+
+/// Whoever registers many images is told which manifest was wrong.
+fn found_in(location: &str, cause: Error) -> Error {
+    match cause {
+        Error::InvalidManifest { message } => Error::InvalidManifest {
+            message: format!("{message} (in {location:.120})"),
+        },
+        Error::Denied { message } => Error::denied(format!("{message} (in {location:.120})")),
+        other => other,
+    }
 }
 
 fn manifest_unreadable(location: &str, cause: ObjectError) -> Error {
