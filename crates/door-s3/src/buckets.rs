@@ -16,6 +16,10 @@ use crate::service::Service;
 
 /// The region that has no name in locations.
 const CLASSIC_REGION: &str = "us-east-1";
+/// What a browser is shown that was pointed at the cloud: S3's code, as its clients know it, and the
+/// way on.
+const UNSIGNED: &str = "Access Denied. This cloud answers S3 and EC2 here, and the request is neither signed nor names \
+                        an EC2 Action; the tools are told how by the command: cumulet env";
 /// Buckets in one page of a listing.
 const BUCKETS_PAGE_MAX: usize = 10_000;
 
@@ -67,7 +71,7 @@ impl Service {
         &self,
         request: S3Request<ListBucketsInput>,
     ) -> S3Result<S3Response<ListBucketsOutput>> {
-        let account = caller(&request)?.ok_or_else(|| s3_error!(AccessDenied, "Access Denied"))?;
+        let account = caller(&request)?.ok_or_else(|| s3_error!(AccessDenied, "{UNSIGNED}"))?;
         let input = request.input;
         let limit = input.max_buckets.and_then(|max| usize::try_from(max).ok());
         let limit = limit.unwrap_or(BUCKETS_PAGE_MAX).clamp(1, BUCKETS_PAGE_MAX);

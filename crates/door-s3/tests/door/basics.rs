@@ -141,6 +141,19 @@ async fn who_may_not_is_refused() {
     );
     let anonymous = cloud.send("PUT", "/other-bucket", HOST, &[], b"").await;
     assert_eq!(anonymous.code(), "AccessDenied");
+    // Whoever points a browser at the cloud learns what it is.
+    let anonymous = cloud.send("GET", "/", HOST, &[], b"").await;
+    assert_eq!(
+        (anonymous.status.as_u16(), anonymous.code()),
+        (403, "AccessDenied")
+    );
+    assert!(
+        anonymous
+            .body
+            .contains("<Message>Access Denied. This cloud answers S3 and EC2 here"),
+        "{}",
+        anonymous.body
+    );
 
     // A header that somebody added on the way.
     let mut added = ask("PUT", "/bucket/key", b"hello");
