@@ -1,7 +1,5 @@
 //! CreateSecurityGroup, DescribeSecurityGroups, DeleteSecurityGroup.
 
-use std::sync::Arc;
-
 use cumulet_domain::security_groups::{Era, GroupRef, Permission, SecurityGroup, Source, Traffic};
 use cumulet_domain::tags::{TagMap, TaggedKind};
 use cumulet_domain::{Error, Resource, SecurityGroupId, VpcId};
@@ -121,7 +119,10 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     call.stop_if_dry_run()?;
     let mut found = call.engine.describe_security_groups(&call.caller, &refs)?;
     let state = call.engine.snapshot();
-    found.retain(|group| filters.pass(|name| filter_values(group, state.tags_of(group.id), name)));
+    let era = era_of(request.version);
+    found.retain(|group| {
+        filters.pass(|name| filter_values(group, era, state.tags_of(group.id), name))
+    });
     let (found, next) = match page.size() {
         None => (found, None),
         Some(_) => page.cut(request.operation.name, found, |it| it.id.to_string()),
@@ -183,12 +184,16 @@ fn write_permission(answer: &mut Answer, group: &SecurityGroup, permission: &Per
 
 /// Both are required before 2011-01-01, also of a protocol that has neither.
 fn write_range(answer: &mut Answer, traffic: Traffic) {
-    let range = match era_of(answer.version()) {
-        Era::Classic => Some(traffic.range().unwrap_or((-1, -1))),
-        Era::Numbered => traffic.range(),
-    };
+    let range = range_in(era_of(answer.version()), traffic);
     answer.optional("fromPort", range.map(|(from, _)| from));
     answer.optional("toPort", range.map(|(_, to)| to));
+}
+
+fn range_in(era: Era, traffic: Traffic) -> Option<(i32, i32)> {
+    match era {
+        Era::Classic => Some(traffic.range().unwrap_or((-1, -1))),
+        Era::Numbered => traffic.range(),
+    }
 }
 
 /// All may go out, and nothing changes that.
@@ -235,15 +240,18 @@ const FILTERS: Known = Known {
     ],
 };
 
-fn filter_values(group: &Arc<SecurityGroup>, tags: &TagMap, name: &str) -> Vec<String> {
+/// What is looked at is what the version shows.
+fn filter_values(group: &SecurityGroup, era: Era, tags: &TagMap, name: &str) -> Vec<String> {
     let one = |text: &str| vec![text.to_owned()];
-    let of_rules = |value: &dyn Fn(Traffic, &Source) -> Option<String>| {
-        let rules = group.ingress.iter();
-        rules
-            .filter_map(|rule| value(rule.traffic, &rule.source))
-            .collect::<Vec<String>>()
+    let of_traffic = |value: &dyn Fn(Traffic) -> Option<String>| {
+        let permissions = group.permissions(era);
+        let values = permissions.iter().filter_map(|it| value(it.traffic));
+        values.collect::<Vec<String>>()
     };
-    let of_peers = |value: fn(&Source) -> Option<String>| of_rules(&|_, source| value(source));
+    let of_peers = |value: fn(&Source) -> Option<String>| {
+        let rules = group.ingress.iter();
+        rules.filter_map(|rule| value(&rule.source)).collect()
+    };
     match name {
         "description" => one(&group.description),
         "group-id" => vec![group.id.to_string()],
@@ -252,12 +260,12 @@ fn filter_values(group: &Arc<SecurityGroup>, tags: &TagMap, name: &str) -> Vec<S
         "vpc-id" => vec![VpcId::of(group.owner).to_string()],
         "egress.ip-permission.cidr" => one("0.0.0.0/0"),
         "egress.ip-permission.protocol" => one("-1"),
-        "ip-permission.protocol" => of_rules(&|traffic, _| Some(traffic.protocol())),
+        "ip-permission.protocol" => of_traffic(&|traffic| Some(traffic.protocol())),
         "ip-permission.from-port" => {
-            of_rules(&|traffic, _| traffic.range().map(|(from, _)| from.to_string()))
+            of_traffic(&|traffic| range_in(era, traffic).map(|(from, _)| from.to_string()))
         }
         "ip-permission.to-port" => {
-            of_rules(&|traffic, _| traffic.range().map(|(_, to)| to.to_string()))
+            of_traffic(&|traffic| range_in(era, traffic).map(|(_, to)| to.to_string()))
         }
         "ip-permission.cidr" => of_peers(|source| match source {
             Source::Network(net) => Some(format!("{}/{}", net.address, net.prefix)),

@@ -293,6 +293,19 @@ async fn filters_and_pages_choose_groups() {
         let asked = [("Filter.1.Name", filter), ("Filter.1.Value.1", value)];
         assert_eq!(names(&client, NEW, &asked).await, expected, "{filter}");
     }
+    // What a version shows is what its filters look at.
+    for (filter, value, expected) in [
+        ("ip-permission.protocol", "-1", &[][..]),
+        ("ip-permission.protocol", "tcp", &["default", "web"]),
+        ("ip-permission.protocol", "icmp", &["default"]),
+        ("ip-permission.from-port", "-1", &["default"]),
+        ("ip-permission.to-port", "65535", &["default"]),
+        ("ip-permission.group-name", "default", &["default"]),
+    ] {
+        let asked = [("Filter.1.Name", filter), ("Filter.1.Value.1", value)];
+        let found = names(&client, "2010-11-15", &asked).await;
+        assert_eq!(found, expected, "{filter}");
+    }
     // Names and ids together are those of both lists, each once.
     let both = [
         ("GroupName.1", "web-2"),
