@@ -21,6 +21,7 @@ const FILTERS: Known = Known {
         "instance-state-name",
         "instance-status.reachability",
         "instance-status.status",
+        "operator.managed",
         "system-status.reachability",
         "system-status.status",
     ],
@@ -32,7 +33,6 @@ const FILTERS: Known = Known {
         "event.not-after",
         "event.not-before",
         "event.not-before-deadline",
-        "operator.managed",
         "operator.principal",
     ],
 };
@@ -62,6 +62,7 @@ pub(crate) async fn describe(call: &Call<'_>) -> Result<String, Refused> {
         filters.pass(|name| match name {
             "availability-zone" => vec![zone.clone()],
             "availability-zone-id" => vec![zone_id(&config.region)],
+            "operator.managed" => vec!["false".to_owned()],
             other => filter_values(view, other),
         })
     };

@@ -149,6 +149,20 @@ async fn filters_choose() {
         .await
         .ok();
     assert_eq!(statuses.values("instanceId"), [ids[0].clone()]);
+    for (name, value, count) in [
+        ("availability-zone", "us-east-1a", 2),
+        ("availability-zone-id", "us-east-1-az1", 2),
+        ("availability-zone-id", "us-east-1a", 0),
+        ("operator.managed", "false", 2),
+        ("event.code", "*", 0),
+    ] {
+        let filter = [("Filter.1.Name", name), ("Filter.1.Value.1", value)];
+        let reply = client.ask("DescribeInstanceStatus", NEW, &filter).await;
+        assert_eq!(reply.ok().values("instanceId").len(), count, "{name}");
+    }
+    let filter = [("Filter.1.Name", "event.x"), ("Filter.1.Value.1", "*")];
+    let refused = client.ask("DescribeInstanceStatus", NEW, &filter).await;
+    assert_eq!(refused.code(400), "InvalidParameterValue");
     cloud.stop().await;
 }
 
