@@ -3,6 +3,7 @@
 //! Doors hold one table from this to their own codes and statuses.  The texts
 //! are for users: they carry no paths, command lines or addresses of hosts.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// What a refusal is about.
@@ -147,8 +148,13 @@ impl Error {
         }
     }
 
-    /// EC2 names all missing ids of a list in one message.
+    /// EC2 names all missing ids of a list in one message; each is named once.
     pub fn not_found_all(resource: Resource, ids: Vec<String>) -> Self {
+        let mut seen = BTreeSet::new();
+        let ids: Vec<String> = ids
+            .into_iter()
+            .filter(|id| seen.insert(id.clone()))
+            .collect();
         Error::NotFound {
             resource,
             id: ids.join(", "),

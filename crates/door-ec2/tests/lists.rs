@@ -34,6 +34,38 @@ async fn with_instances(counts: &[u32]) -> (Cloud, Client, Vec<String>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_named_twice_is_answered_once() {
+    let (cloud, client, ids) = with_instances(&[2]).await;
+    let twice = [
+        ("InstanceId.1", ids[1].as_str()),
+        ("InstanceId.2", &ids[0]),
+        ("InstanceId.3", &ids[1]),
+    ];
+    for action in [
+        "DescribeInstances",
+        "DescribeInstanceStatus",
+        "DescribeInstanceCreditSpecifications",
+        "TerminateInstances",
+    ] {
+        let reply = client.ask(action, NEW, &twice).await.ok();
+        let named = reply.values("instanceId");
+        let named = named.iter().filter(|id| ids.contains(id));
+        assert_eq!(named.count(), 2, "{}", reply.text);
+    }
+    let missing = [
+        ("InstanceId.1", "i-12345678"),
+        ("InstanceId.2", "i-12345678"),
+    ];
+    for action in ["DescribeInstances", "RebootInstances", "TerminateInstances"] {
+        let refused = client.ask(action, NEW, &missing).await;
+        assert_eq!(refused.code(400), "InvalidInstanceID.NotFound");
+        let told = "The instance ID 'i-12345678' does not exist";
+        assert!(refused.text.contains(told), "{}", refused.text);
+    }
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_list_of_ids_is_not_paged() {
     let (cloud, client, ids) = with_instances(&[1]).await;
     let digits = ids[0].strip_prefix("i-").expect("an instance");

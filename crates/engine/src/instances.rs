@@ -312,7 +312,8 @@ fn records_of<'a>(state: &'a State, ids: &'a [InstanceId]) -> impl Iterator<Item
         .map(|instance| Instance::clone(instance))
 }
 
-fn distinct(ids: Vec<InstanceId>) -> Vec<InstanceId> {
+/// Each id once, in the order of the list.
+pub(crate) fn distinct(ids: Vec<InstanceId>) -> Vec<InstanceId> {
     let mut seen = std::collections::BTreeSet::new();
     ids.into_iter().filter(|id| seen.insert(*id)).collect()
 }

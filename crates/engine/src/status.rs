@@ -6,7 +6,7 @@ use cumulet_domain::instances::{Instance, InstanceState, Vm};
 use cumulet_domain::{Error, InstanceId, Timestamp};
 use cumulet_host::api::VmState;
 
-use crate::instances::check_own;
+use crate::instances::{check_own, distinct};
 use crate::{Caller, Engine};
 
 /// Result of one reachability check.
@@ -37,7 +37,8 @@ const PATIENCE_MS: u64 = 1_000;
 pub(crate) const PROBES_MAX: usize = 16;
 
 impl Engine {
-    /// Asks each instance; those that do not run only when `include_all`.
+    /// Asks each instance, once however often it is named; those that do not run only when
+    /// `include_all`.
     ///
     /// # Errors
     /// `NotFound` naming all ids that are not the caller's.
@@ -57,9 +58,9 @@ impl Engine {
                 .cloned()
                 .collect()
         } else {
-            ids.iter()
-                .filter_map(|id| state.instances.get(id))
-                .cloned()
+            let named = distinct(ids.to_vec()).into_iter();
+            named
+                .filter_map(|id| state.instances.get(&id).cloned())
                 .collect()
         };
         let chosen: Vec<_> = chosen
