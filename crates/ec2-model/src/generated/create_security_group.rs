@@ -26,7 +26,7 @@ static PARAMETERS: &[Parameter] = &[
 static ANSWER: &[Shape] = &[
     Shape { name: "groupId", first: V2011_01_01, last: None, is_container: false, children: &[] },
     Shape { name: "requestId", first: V2008_08_08, last: None, is_container: false, children: &[] },
-    Shape { name: "return", first: V2006_06_26, last: Some(V2013_08_15), is_container: false, children: &[] },
+    Shape { name: "return", first: V2006_06_26, last: None, is_container: false, children: &[] },
     Shape { name: "tagSet", first: V2016_11_15, last: None, is_container: true, children: &[
         Shape { name: "item", first: V2016_11_15, last: None, is_container: true, children: &[
             Shape { name: "key", first: V2016_11_15, last: None, is_container: false, children: &[] },

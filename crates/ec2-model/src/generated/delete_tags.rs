@@ -22,7 +22,7 @@ static PARAMETERS: &[Parameter] = &[
 
 static ANSWER: &[Shape] = &[
     Shape { name: "requestId", first: V2010_08_31, last: None, is_container: false, children: &[] },
-    Shape { name: "return", first: V2010_08_31, last: Some(V2013_08_15), is_container: false, children: &[] },
+    Shape { name: "return", first: V2010_08_31, last: None, is_container: false, children: &[] },
 ];
 
 static SOAP: &[SoapField] = &[

@@ -20,7 +20,7 @@ static PARAMETERS: &[Parameter] = &[
 
 static ANSWER: &[Shape] = &[
     Shape { name: "requestId", first: V2008_08_08, last: None, is_container: false, children: &[] },
-    Shape { name: "return", first: V2007_01_03, last: Some(V2013_08_15), is_container: false, children: &[] },
+    Shape { name: "return", first: V2007_01_03, last: None, is_container: false, children: &[] },
 ];
 
 static SOAP: &[SoapField] = &[

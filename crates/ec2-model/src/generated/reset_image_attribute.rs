@@ -21,7 +21,7 @@ static PARAMETERS: &[Parameter] = &[
 
 static ANSWER: &[Shape] = &[
     Shape { name: "requestId", first: V2008_08_08, last: None, is_container: false, children: &[] },
-    Shape { name: "return", first: V2006_10_01, last: Some(V2013_08_15), is_container: false, children: &[] },
+    Shape { name: "return", first: V2006_10_01, last: None, is_container: false, children: &[] },
 ];
 
 static SOAP: &[SoapField] = &[
