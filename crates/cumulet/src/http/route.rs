@@ -108,8 +108,8 @@ fn by_credentials(head: &Head<'_>) -> Option<Door> {
     }
     // S3 has no POST to the service itself: the rest of such a request is in its body.
     let is_form = *head.method == Method::POST && head.path == "/";
-    let is_old_presigned = parameter(head.query, "AWSAccessKeyId").is_some()
-        && !(is_query(head.query) || is_form || is_soap(head));
+    let is_old_presigned =
+        parameter(head.query, "AWSAccessKeyId").is_some() && !(is_query(head.query) || is_form);
     if is_old_presigned {
         return Some(Door::S3);
     }
@@ -162,16 +162,7 @@ fn is_query(query: Option<&str>) -> bool {
         .any(|name| parameter(query, name).is_some())
 }
 
-/// Whether it is a SOAP message, by the header that SOAP 1.1 demands.  S3 speaks none here.
-fn is_soap(head: &Head<'_>) -> bool {
-    *head.method == Method::POST && head.headers.contains_key("soapaction")
-}
-
 fn by_parameters(head: &Head<'_>) -> Option<Door> {
-    // The endpoint that a SOAP client was given may have any path.
-    if is_soap(head) {
-        return Some(Door::Ec2);
-    }
     if head.path != "/" {
         return None;
     }
@@ -347,7 +338,7 @@ mod tests {
             Door::S3,
         ),
         case("POST", LOCAL, "/", SOAP, Door::Ec2),
-        case("POST", LOCAL, "/onca/soap", SOAP, Door::Ec2),
+        case("POST", LOCAL, "/bucket", SOAP, Door::S3),
         case("POST", "photos.s3.cloud.test", "/", SOAP, Door::S3),
         case("POST", LOCAL, "/", SOAP_PARTS, Door::Ec2),
         case("GET", LOCAL, "/bucket?Action=x", &[], Door::S3),
