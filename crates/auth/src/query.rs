@@ -358,7 +358,7 @@ fn verify_parameters(
     let get = |name: &'static str| params.get(name).ok_or(AuthError::Missing(name));
     let access_key_id = get("AWSAccessKeyId")?;
     let given = get("Signature")?;
-    if given.contains(' ') {
+    if given.trim_end().contains(' ') {
         // The commonest mistake of old clients, which hits one request in three.
         return Err(AuthError::Malformed(format!(
             "the Signature has a space in it, '{}': its '+' must be written as %2B in a URL",
