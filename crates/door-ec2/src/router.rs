@@ -75,7 +75,7 @@ pub(crate) async fn handle(
         let protocol = request.headers().get("x-forwarded-proto");
         let is_https = protocol.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"https"));
         documents::answer(request.uri().path(), &context.client_host, is_https)
-    } else if soap::is_soap(request.headers()) {
+    } else if soap::is_soap(request.method(), request.headers()) {
         form = Form::Soap;
         soap::answer(engine, request, context, replays, &mut handled).await
     } else {

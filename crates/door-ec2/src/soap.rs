@@ -18,13 +18,15 @@ const NAMESPACE_SHOWN_MAX: usize = 120;
 
 /// Whether a request is a SOAP message, by its head: by the header that SOAP 1.1 demands, or by the
 /// type of its body.  What the header says does not matter, as it did not to EC2: the message says
-/// what it asks for.
-pub fn is_soap(headers: &HeaderMap) -> bool {
+/// what it asks for.  A type without a body says nothing: some clients name it with every request.
+pub fn is_soap(method: &Method, headers: &HeaderMap) -> bool {
     let kind = kind(headers);
+    let has_body = !matches!(*method, Method::GET | Method::HEAD);
     headers.contains_key("soapaction")
-        || ["text/xml", "application/xml", "application/soap+xml"]
-            .iter()
-            .any(|it| kind.eq_ignore_ascii_case(it))
+        || has_body
+            && ["text/xml", "application/xml", "application/soap+xml"]
+                .iter()
+                .any(|it| kind.eq_ignore_ascii_case(it))
 }
 
 /// The type of the body, without its parameters.

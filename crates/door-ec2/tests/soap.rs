@@ -394,6 +394,11 @@ async fn a_version_without_the_binding_is_told_so_and_not_how_to_sign() {
         );
         assert!(between(fault, "faultstring").starts_with(said), "{fault}");
     }
+    // The type of no body makes no message of a request by GET.
+    let typed = http::Request::get("/?Action=DescribeInstances&Version=2007-03-01")
+        .header("content-type", "text/xml");
+    let reply = client.send(typed.body(Bytes::new()).unwrap()).await;
+    assert_eq!(reply.code(400), "MissingParameter");
     let got = http::Request::get("/").header("soapaction", "DescribeInstances");
     let reply = client.send(got.body(Bytes::new()).unwrap()).await;
     assert_eq!(

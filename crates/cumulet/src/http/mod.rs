@@ -63,7 +63,7 @@ impl Front {
         let request_id = request_id::new();
         let method = request.method().clone();
         let host = host_of(&request);
-        let is_soap = cumulet_door_ec2::is_soap(request.headers());
+        let is_soap = cumulet_door_ec2::is_soap(&method, request.headers());
         let door = route(
             &Head {
                 method: &method,
