@@ -31,7 +31,6 @@ LISTS = {
     "DescribeNetworkInterfaces": {},
     "DescribeSubnets": {},
     "DescribeVolumes": {"volumeSet": {}},
-    "DescribeVpcs": {},
 }
 PRODUCT = common.setting("PRODUCT")
 s3 = boto3.client(
@@ -71,7 +70,7 @@ class Tour:
         return operation in self.operations
 
     def run(self):
-        for step in (self.keys, self.images, self.attributes, self.tags, self.places, self.groups, self.instances, self.leave):
+        for step in (self.keys, self.images, self.attributes, self.tags, self.places, self.networks, self.groups, self.instances, self.leave):
             step()
         missed = self.operations - set(self.client.checked.seen)
         same("what the WSDL of %s has and was not called" % self.version, sorted(missed), [])
@@ -151,6 +150,20 @@ class Tour:
         same("the image's tag", only(shown.tagSet).value, "blue")
         service.DeleteTags(resourcesSet=resources, tagSet={"item": [{"key": "colour"}]})
         same("the tags that are left", items(service.DescribeTags(filterSet=filters).tagSet), [])
+
+    def networks(self):
+        service = self.service
+        if self.has("DescribeVpcs"):
+            vpc = only(part(service.DescribeVpcs(), "vpcSet")).vpcId
+        if self.has("DescribeVpcAttribute"):
+            chosen = zeep_work.chosen(self.client, self.version)
+            names = service.DescribeVpcAttribute(vpcId=vpc, enableDnsSupport=chosen)
+            same("whether names are answered for", names.enableDnsSupport.value, True)
+        if self.has("DescribeAddresses"):
+            lists = {"publicIpsSet": {}}
+            if self.version >= "2011-01-01":
+                lists["allocationIdsSet"] = {}
+            same("the addresses", items(part(service.DescribeAddresses(**lists), "addressesSet")), [])
 
     def groups(self):
         if not self.has("CreateSecurityGroup"):

@@ -4,7 +4,8 @@
 //! (`cumulet-auth`), shape of the version (`cumulet-ec2-model`), one function of a
 //! resource's file ([`images`], [`image_attributes`], [`instances`], [`launch`], [`status`], [`keypairs`],
 //! [`regions`], [`networks`], [`network_interfaces`], [`volumes`], [`instance_types`],
-//! [`instance_attributes`], [`account_attributes`], [`tags`]), the engine, and back through
+//! [`instance_attributes`], [`account_attributes`],
+//! [`addresses`], [`tags`]), the engine, and back through
 //! [`Answer`](cumulet_ec2_model::Answer).
 //! A SOAP message ([`soap`]) becomes such parameters, and is answered in an envelope; what its
 //! clients are generated from is in [`documents`].
@@ -13,6 +14,7 @@
 //! STS `GetCallerIdentity` is here too ([`sts`]), since today's EC2 tools ask it first.
 
 mod account_attributes;
+mod addresses;
 mod call;
 mod documents;
 mod error;

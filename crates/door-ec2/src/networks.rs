@@ -1,4 +1,4 @@
-//! DescribeVpcs and DescribeSubnets: each account has its default network and one subnet of it.
+//! DescribeVpcs, DescribeVpcAttribute and DescribeSubnets: each account has its default network and one subnet of it.
 
 use cumulet_domain::{AccountId, Error, Resource};
 use cumulet_engine::networks::NetworkView;
@@ -150,6 +150,38 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
         });
     });
     answer.optional("nextToken", next);
+    Ok(answer.finish())
+}
+
+/// What tools read of a network beside: whether it has a name server, and names for instances.
+///
+/// The gateway answers for names, and each instance has one, as in EC2's default networks.
+pub(crate) fn describe_attribute(call: &Call<'_>) -> Result<String, Refused> {
+    let network = call.engine.describe_network(&call.caller);
+    let asked = call.request.required("Attribute")?;
+    is_asked(
+        &[call.request.required("VpcId")?],
+        &network.vpc,
+        Resource::Vpc,
+    )?;
+    let mut answer = call.answer();
+    let attributes = [
+        ("enableDnsSupport", "true"),
+        ("enableDnsHostnames", "true"),
+        ("enableNetworkAddressUsageMetrics", "false"),
+    ];
+    let known = attributes
+        .into_iter()
+        .find(|(name, _)| *name == asked && answer.has(name));
+    let Some((attribute, value)) = known else {
+        let asked: String = asked.chars().take(120).collect();
+        return Err(Refused::invalid(format!(
+            "Value ({asked}) for parameter attribute is invalid. Unknown attribute."
+        )));
+    };
+    call.stop_if_dry_run()?;
+    answer.value("vpcId", network.vpc);
+    answer.structure(attribute, |answer| answer.leaf("value", value));
     Ok(answer.finish())
 }
 

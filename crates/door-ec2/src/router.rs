@@ -12,7 +12,7 @@ use crate::call::Call;
 use crate::error::Refused;
 use crate::keys::EngineKeys;
 use crate::{
-    Handled, RequestContext, account_attributes, documents, image_attributes, images,
+    Handled, RequestContext, account_attributes, addresses, documents, image_attributes, images,
     instance_attributes, instance_types, instances, keypairs, launch, network_interfaces, networks,
     permissions, products, regions, security_groups, soap, status, sts, tags, volumes,
 };
@@ -176,6 +176,8 @@ pub(crate) async fn dispatch(call: &Call<'_>) -> Result<String, Refused> {
         "DescribeTags" => tags::describe(call),
         "DescribeVolumes" => volumes::describe(call),
         "DescribeVpcs" => networks::describe(call),
+        "DescribeVpcAttribute" => networks::describe_attribute(call),
+        "DescribeAddresses" => addresses::describe(call),
         "DescribeSubnets" => networks::describe_subnets(call),
         "DescribeNetworkInterfaces" => network_interfaces::describe(call),
         "DescribeAccountAttributes" => account_attributes::describe(call),

@@ -49,6 +49,7 @@ const GOOD: &[(&str, Pairs)] = &[
     ("DeleteTags", &[("ResourceId.1", "i-12345678")]),
     ("DeregisterImage", &[("ImageId", "ami-12345678")]),
     ("DescribeAccountAttributes", &[]),
+    ("DescribeAddresses", &[]),
     ("DescribeAvailabilityZones", &[]),
     (
         "DescribeImageAttribute",
@@ -74,6 +75,13 @@ const GOOD: &[(&str, Pairs)] = &[
     ("DescribeSubnets", &[]),
     ("DescribeTags", &[]),
     ("DescribeVolumes", &[]),
+    (
+        "DescribeVpcAttribute",
+        &[
+            ("VpcId", "vpc-0123456789abcdef0"),
+            ("Attribute", "enableDnsSupport"),
+        ],
+    ),
     ("DescribeVpcs", &[]),
     ("GetConsoleOutput", &[("InstanceId", "i-12345678")]),
     (

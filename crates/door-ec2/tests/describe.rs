@@ -119,6 +119,76 @@ async fn each_account_has_a_network_and_sees_no_other() {
     cloud.stop().await;
 }
 
+/// Ansible and Terraform read these of each network that they list.
+#[tokio::test(flavor = "multi_thread")]
+async fn networks_have_names_for_their_instances() {
+    let cloud = Cloud::start().await;
+    let client = cloud.client();
+    let own = VpcId::of(client.account).to_string();
+    let ask = async |version: &str, vpc: &str, attribute: &str| {
+        let pairs = [("VpcId", vpc), ("Attribute", attribute)];
+        client.ask("DescribeVpcAttribute", version, &pairs).await
+    };
+    for (attribute, value) in [
+        ("enableDnsSupport", "true"),
+        ("enableDnsHostnames", "true"),
+        ("enableNetworkAddressUsageMetrics", "false"),
+    ] {
+        let reply = ask(NEW, &own, attribute).await.ok();
+        let path = format!("{attribute}/value");
+        assert_eq!(reply.value(&path).as_deref(), Some(value));
+        assert_eq!(reply.value("vpcId").as_ref(), Some(&own));
+        assert_eq!(reply.values("value").len(), 1, "{}", reply.text);
+    }
+    let other = VpcId::of(cloud.stranger().await.account).to_string();
+    for (version, vpc, attribute, code) in [
+        (NEW, own.as_str(), "fun", "InvalidParameterValue"),
+        (
+            "2015-10-01",
+            &own,
+            "enableNetworkAddressUsageMetrics",
+            "InvalidParameterValue",
+        ),
+        (NEW, &other, "enableDnsSupport", "InvalidVpcID.NotFound"),
+        (NEW, "vpc-x", "enableDnsSupport", "InvalidVpcID.Malformed"),
+    ] {
+        let refused = ask(version, vpc, attribute).await;
+        assert_eq!(refused.code(400), code, "{vpc} {attribute}");
+    }
+    cloud.stop().await;
+}
+
+/// Apache Libcloud asks for them with every list of instances.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_has_elastic_addresses() {
+    let cloud = Cloud::start().await;
+    let client = cloud.client();
+    let domain = [("Filter.1.Name", "domain"), ("Filter.1.Value.1", "*")];
+    for (version, pairs) in [("2008-02-01", vec![]), (NEW, vec![]), (NEW, domain.into())] {
+        let reply = client.ask("DescribeAddresses", version, &pairs).await.ok();
+        assert!(reply.text.contains("<addressesSet"), "{}", reply.text);
+        assert!(reply.values("publicIp").is_empty());
+    }
+    for (name, value, code) in [
+        ("PublicIp.1", "203.0.113.7", "InvalidAddress.NotFound"),
+        ("PublicIp.1", "x", "InvalidParameterValue"),
+        (
+            "AllocationId.1",
+            "eipalloc-0123456789abcdef0",
+            "InvalidAllocationID.NotFound",
+        ),
+        ("AllocationId.1", "eipalloc-x", "InvalidParameterValue"),
+        ("Filter.1.Name", "fun", "InvalidParameterValue"),
+    ] {
+        let pairs = [(name, value), ("Filter.1.Value.1", "x")];
+        let pairs = &pairs[..1 + usize::from(name.starts_with("Filter"))];
+        let refused = client.ask("DescribeAddresses", NEW, pairs).await;
+        assert_eq!(refused.code(400), code, "{value}");
+        assert!(refused.text.contains(value), "{}", refused.text);
+    }
+    cloud.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_subnet_counts_addresses_of_live_instances_of_all() {
     let cloud = Cloud::start().await;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use cumulet_domain::VpcId;
+
 use super::World;
 use super::common::{self, Client};
 
@@ -223,7 +225,9 @@ impl World {
                 }
             }
             _ => {
-                for request in super::described::requests(operation, version, &self.running) {
+                let vpc = VpcId::of(self.client.account);
+                let requests = super::described::requests(operation, version, &self.running, vpc);
+                for request in requests {
                     paths.extend(ask(request).await.paths());
                 }
             }

@@ -1,6 +1,7 @@
 //! What is asked of the operations that describe what an instance has and where it is, and what of
 //! their answers this cloud has nothing to say about.
 
+use cumulet_domain::VpcId;
 use cumulet_ec2_model::Version;
 
 /// As the list of the same name in `versions.rs`.
@@ -60,6 +61,7 @@ pub(crate) const NOTHING_TO_SAY: &[(&str, &str)] = &[
         "no internet gateways",
     ),
     ("subnetSet/item/type", "said of secondary networks"),
+    ("addressesSet/item", "nobody has an Elastic IP address"),
     // Ports.
     ("networkInterfaceSet/item/requesterId", "the owner's own"),
     (
@@ -224,12 +226,20 @@ const ATTRIBUTES: &[(&str, &str)] = &[
     ("disableApiStop", "2016-11-15"),
 ];
 
+/// Attributes of networks, and the version that had each first.
+const VPC_ATTRIBUTES: &[(&str, &str)] = &[
+    ("enableDnsSupport", "2013-02-01"),
+    ("enableDnsHostnames", "2013-02-01"),
+    ("enableNetworkAddressUsageMetrics", "2016-11-15"),
+];
+
 /// The requests that together show all that an operation has to say of a running instance and beside
 /// it; one without parameters, for an operation that needs none.
 pub(crate) fn requests(
     operation: &str,
     version: &str,
     running: &str,
+    vpc: VpcId,
 ) -> Vec<Vec<(&'static str, String)>> {
     let paged_since = match operation {
         "DescribeVolumes" => "2014-09-01",
@@ -244,6 +254,16 @@ pub(crate) fn requests(
             let request = |(name, _): &(&str, &str)| {
                 vec![
                     ("InstanceId", running.to_owned()),
+                    ("Attribute", (*name).to_owned()),
+                ]
+            };
+            return known.map(request).collect();
+        }
+        "DescribeVpcAttribute" => {
+            let known = VPC_ATTRIBUTES.iter().filter(|(_, first)| version >= *first);
+            let request = |(name, _): &(&str, &str)| {
+                vec![
+                    ("VpcId", vpc.to_string()),
                     ("Attribute", (*name).to_owned()),
                 ]
             };

@@ -33,6 +33,8 @@ mod delete_tags;
 mod describe_tags;
 mod describe_volumes;
 mod describe_vpcs;
+mod describe_addresses;
+mod describe_vpc_attribute;
 mod describe_subnets;
 mod describe_network_interfaces;
 mod describe_account_attributes;
@@ -53,6 +55,7 @@ pub(crate) static OPERATIONS: &[&crate::model::Operation] = &[
     &delete_tags::OPERATION,
     &deregister_image::OPERATION,
     &describe_account_attributes::OPERATION,
+    &describe_addresses::OPERATION,
     &describe_availability_zones::OPERATION,
     &describe_image_attribute::OPERATION,
     &describe_images::OPERATION,
@@ -69,6 +72,7 @@ pub(crate) static OPERATIONS: &[&crate::model::Operation] = &[
     &describe_subnets::OPERATION,
     &describe_tags::OPERATION,
     &describe_volumes::OPERATION,
+    &describe_vpc_attribute::OPERATION,
     &describe_vpcs::OPERATION,
     &get_console_output::OPERATION,
     &import_key_pair::OPERATION,
@@ -116,6 +120,8 @@ macro_rules! for_each_operation {
             describe_tags "DescribeTags";
             describe_volumes "DescribeVolumes";
             describe_vpcs "DescribeVpcs";
+            describe_addresses "DescribeAddresses";
+            describe_vpc_attribute "DescribeVpcAttribute";
             describe_subnets "DescribeSubnets";
             describe_network_interfaces "DescribeNetworkInterfaces";
             describe_account_attributes "DescribeAccountAttributes";

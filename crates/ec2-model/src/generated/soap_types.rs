@@ -17,6 +17,7 @@ pub(crate) static MESSAGES: &[Message] = &[
     Message { operation: "DeleteTags", request: &DELETE_TAGS_TYPE, response: &DELETE_TAGS_RESPONSE_TYPE, early: None },
     Message { operation: "DeregisterImage", request: &DEREGISTER_IMAGE_TYPE, response: &DEREGISTER_IMAGE_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeAccountAttributes", request: &DESCRIBE_ACCOUNT_ATTRIBUTES_TYPE, response: &DESCRIBE_ACCOUNT_ATTRIBUTES_RESPONSE_TYPE, early: None },
+    Message { operation: "DescribeAddresses", request: &DESCRIBE_ADDRESSES_TYPE, response: &DESCRIBE_ADDRESSES_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeAvailabilityZones", request: &DESCRIBE_AVAILABILITY_ZONES_TYPE, response: &DESCRIBE_AVAILABILITY_ZONES_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeImageAttribute", request: &DESCRIBE_IMAGE_ATTRIBUTE_TYPE, response: &DESCRIBE_IMAGE_ATTRIBUTE_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeImages", request: &DESCRIBE_IMAGES_TYPE, response: &DESCRIBE_IMAGES_RESPONSE_TYPE, early: None },
@@ -30,6 +31,7 @@ pub(crate) static MESSAGES: &[Message] = &[
     Message { operation: "DescribeSubnets", request: &DESCRIBE_SUBNETS_TYPE, response: &DESCRIBE_SUBNETS_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeTags", request: &DESCRIBE_TAGS_TYPE, response: &DESCRIBE_TAGS_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeVolumes", request: &DESCRIBE_VOLUMES_TYPE, response: &DESCRIBE_VOLUMES_RESPONSE_TYPE, early: None },
+    Message { operation: "DescribeVpcAttribute", request: &DESCRIBE_VPC_ATTRIBUTE_TYPE, response: &DESCRIBE_VPC_ATTRIBUTE_RESPONSE_TYPE, early: None },
     Message { operation: "DescribeVpcs", request: &DESCRIBE_VPCS_TYPE, response: &DESCRIBE_VPCS_RESPONSE_TYPE, early: None },
     Message { operation: "GetConsoleOutput", request: &GET_CONSOLE_OUTPUT_TYPE, response: &GET_CONSOLE_OUTPUT_RESPONSE_TYPE, early: None },
     Message { operation: "ImportKeyPair", request: &IMPORT_KEY_PAIR_TYPE, response: &IMPORT_KEY_PAIR_RESPONSE_TYPE, early: None },
@@ -239,6 +241,47 @@ static ACCOUNT_ATTRIBUTE_SET_TYPE: Type = Type { name: "AccountAttributeSetType"
 
 static DESCRIBE_ACCOUNT_ATTRIBUTES_RESPONSE_TYPE: Type = Type { name: "DescribeAccountAttributesResponseType", is_mixed: false, attributes: &[], members: &[
     Member { name: "accountAttributeSet", kind: Kind::Typed(&ACCOUNT_ATTRIBUTE_SET_TYPE), occurs: Occurs::AtMostOnce, first: None, last: None },
+] };
+
+static DESCRIBE_ADDRESSES_ITEM_TYPE: Type = Type { name: "DescribeAddressesItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "publicIp", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static DESCRIBE_ADDRESSES_INFO_TYPE: Type = Type { name: "DescribeAddressesInfoType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&DESCRIBE_ADDRESSES_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static ALLOCATION_ID_SET_ITEM_TYPE: Type = Type { name: "AllocationIdSetItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "allocationId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static ALLOCATION_ID_SET_TYPE: Type = Type { name: "AllocationIdSetType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&ALLOCATION_ID_SET_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static DESCRIBE_ADDRESSES_TYPE: Type = Type { name: "DescribeAddressesType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "publicIpsSet", kind: Kind::Typed(&DESCRIBE_ADDRESSES_INFO_TYPE), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "allocationIdsSet", kind: Kind::Typed(&ALLOCATION_ID_SET_TYPE), occurs: Occurs::Once, first: Some(V2011_01_01), last: None },
+    Member { name: "filterSet", kind: Kind::Typed(&FILTER_SET_TYPE), occurs: Occurs::AtMostOnce, first: Some(V2010_08_31), last: None },
+] };
+
+static DESCRIBE_ADDRESSES_RESPONSE_ITEM_TYPE: Type = Type { name: "DescribeAddressesResponseItemType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "publicIp", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "allocationId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2011_01_01), last: None },
+    Member { name: "domain", kind: Kind::Plain("string"), occurs: Occurs::Once, first: Some(V2011_01_01), last: None },
+    Member { name: "instanceId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: None, last: None },
+    Member { name: "associationId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2011_01_01), last: None },
+    Member { name: "networkInterfaceId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2011_12_01), last: None },
+    Member { name: "networkInterfaceOwnerId", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2011_12_01), last: None },
+    Member { name: "privateIpAddress", kind: Kind::Plain("string"), occurs: Occurs::AtMostOnce, first: Some(V2012_06_15), last: None },
+] };
+
+static DESCRIBE_ADDRESSES_RESPONSE_INFO_TYPE: Type = Type { name: "DescribeAddressesResponseInfoType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "item", kind: Kind::Typed(&DESCRIBE_ADDRESSES_RESPONSE_ITEM_TYPE), occurs: Occurs::Any, first: None, last: None },
+] };
+
+static DESCRIBE_ADDRESSES_RESPONSE_TYPE: Type = Type { name: "DescribeAddressesResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "addressesSet", kind: Kind::Typed(&DESCRIBE_ADDRESSES_RESPONSE_INFO_TYPE), occurs: Occurs::Once, first: None, last: None },
 ] };
 
 static DESCRIBE_AVAILABILITY_ZONES_SET_ITEM_TYPE: Type = Type { name: "DescribeAvailabilityZonesSetItemType", is_mixed: false, attributes: &[], members: &[
@@ -951,6 +994,22 @@ static DESCRIBE_VOLUMES_SET_RESPONSE_TYPE: Type = Type { name: "DescribeVolumesS
 
 static DESCRIBE_VOLUMES_RESPONSE_TYPE: Type = Type { name: "DescribeVolumesResponseType", is_mixed: false, attributes: &[], members: &[
     Member { name: "volumeSet", kind: Kind::Typed(&DESCRIBE_VOLUMES_SET_RESPONSE_TYPE), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static DESCRIBE_VPC_ATTRIBUTE_TYPE: Type = Type { name: "DescribeVpcAttributeType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "vpcId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "enableDnsSupport", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "enableDnsHostnames", kind: Kind::Typed(&EMPTY_ELEMENT_TYPE), occurs: Occurs::Choice, first: None, last: None },
+] };
+
+static ATTRIBUTE_BOOLEAN_VALUE_TYPE: Type = Type { name: "AttributeBooleanValueType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "value", kind: Kind::Plain("boolean"), occurs: Occurs::Once, first: None, last: None },
+] };
+
+static DESCRIBE_VPC_ATTRIBUTE_RESPONSE_TYPE: Type = Type { name: "DescribeVpcAttributeResponseType", is_mixed: false, attributes: &[], members: &[
+    Member { name: "vpcId", kind: Kind::Plain("string"), occurs: Occurs::Once, first: None, last: None },
+    Member { name: "enableDnsSupport", kind: Kind::Typed(&ATTRIBUTE_BOOLEAN_VALUE_TYPE), occurs: Occurs::Choice, first: None, last: None },
+    Member { name: "enableDnsHostnames", kind: Kind::Typed(&ATTRIBUTE_BOOLEAN_VALUE_TYPE), occurs: Occurs::Choice, first: None, last: None },
 ] };
 
 static VPC_ID_SET_ITEM_TYPE: Type = Type { name: "VpcIdSetItemType", is_mixed: false, attributes: &[], members: &[
