@@ -29,6 +29,8 @@ use crate::{AccountId, ImageId, InstanceId, KernelId, ReservationId, Timestamp};
 pub const LAUNCH_COUNT_MAX: u32 = 80;
 /// Most bytes of user data, before base64.
 pub const USER_DATA_LEN_MAX: usize = 16 * 1024;
+/// Longest description of a port, in characters.
+pub const PORT_DESCRIPTION_LEN_MAX: usize = 255;
 /// Longest client token.
 pub const CLIENT_TOKEN_LEN_MAX: usize = 64;
 
@@ -45,6 +47,9 @@ pub struct Reservation {
     /// parameters gets the same answer, with others `IdempotentParameterMismatch`.
     pub client_token: Option<ClientToken>,
     pub has_user_data: bool,
+    /// What the launch calls the ports of its instances.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_description: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -54,6 +54,12 @@ impl<'a> Port<'a> {
         }
     }
 
+    /// As its launch has it.
+    pub(crate) fn description(&self) -> &str {
+        let described = self.reservation.port_description.as_deref();
+        described.unwrap_or_default()
+    }
+
     pub(crate) fn mac(&self) -> String {
         let bytes = mac_of(self.instance.address);
         bytes.map(|byte| format!("{byte:02x}")).join(":")
@@ -75,7 +81,7 @@ impl<'a> Port<'a> {
         answer.value("networkInterfaceId", self.id());
         answer.value("subnetId", SubnetId::of(instance.owner));
         answer.value("vpcId", VpcId::of(instance.owner));
-        answer.leaf("description", "");
+        answer.leaf("description", self.description());
         answer.value("ownerId", instance.owner);
         answer.leaf("status", "in-use");
         answer.leaf("macAddress", &self.mac());
@@ -122,7 +128,7 @@ impl<'a> Port<'a> {
             "attachment.instance-owner-id" | "owner-id" => instance.owner.to_string(),
             "attachment.status" => self.attachment_status().to_owned(),
             "availability-zone" => self.surroundings.zone.clone(),
-            "description" => String::new(),
+            "description" => self.description().to_owned(),
             "group-id" => {
                 let groups = self.reservation.groups.iter();
                 return groups.map(|group| group.id.to_string()).collect();
@@ -150,6 +156,7 @@ impl<'a> Port<'a> {
 pub(crate) struct Wanted {
     pub(crate) subnet: Option<SubnetId>,
     pub(crate) address: Option<Ipv4Addr>,
+    pub(crate) description: Option<String>,
     /// Empty means that nothing was said.
     pub(crate) groups: Vec<GroupRef>,
 }
@@ -165,6 +172,7 @@ pub(crate) fn wanted(request: &Request<'_>) -> Result<Wanted, Refused> {
     let own = Wanted {
         subnet: subnet(request, "SubnetId")?,
         address: address(request, "PrivateIpAddress")?,
+        description: None,
         groups: security_groups::refs(request, "SecurityGroup", "SecurityGroupId")?,
     };
     let interfaces = request.indexes("NetworkInterface");
@@ -185,22 +193,30 @@ pub(crate) fn wanted(request: &Request<'_>) -> Result<Wanted, Refused> {
     if !own.groups.is_empty() {
         return together("security groups");
     }
-    let unsupported = |message: &str| Err(Refused::new(400, "UnsupportedOperation", message));
-    if !others.is_empty() {
-        return unsupported("An instance has one network interface here");
+    let unsupported = |what: String| Err(Refused::new(400, "UnsupportedOperation", what));
+    if let Some(second) = others.first() {
+        return unsupported(format!(
+            "NetworkInterface.{second} is not supported here: an instance has one network interface"
+        ));
     }
     let at = |name: &str| format!("NetworkInterface.{first}.{name}");
     let name = at("DeviceIndex");
     match request.number::<u32>(&name)? {
         None => return Err(ModelError::Missing(name).into()),
         Some(0) => {}
-        Some(_) => {
-            return unsupported("The one network interface of an instance has the device index 0");
+        Some(other) => {
+            return unsupported(format!(
+                "{name} {other} is not supported here: the one network interface of an instance has 0"
+            ));
         }
     }
     Ok(Wanted {
         subnet: subnet(request, &at("SubnetId"))?,
         address: interface_address(request, &at)?,
+        description: request
+            .text(&at("Description"))
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned),
         groups: security_groups::refs(request, "", &at("SecurityGroupId"))?,
     })
 }

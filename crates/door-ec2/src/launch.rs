@@ -149,6 +149,7 @@ fn decode(call: &Call<'_>) -> Result<Launch, Refused> {
         metadata: metadata(call)?,
         subnet: port.subnet,
         address: port.address,
+        port_description: port.description,
         claims: claims(request)?,
         tags: tags::specifications(request, &TAGGED)?,
     })
@@ -189,7 +190,10 @@ fn part(call: &Call<'_>, prefix: &str) -> Result<Part, Refused> {
     // The first guides name both counts 0 and a minimum above the maximum alone; later ones say that
     // the minimum is at least 1.
     if part.min_count == 0 && call.version() > dates::V2007_03_01 {
-        return Err(Refused::combination("MinCount must be at least 1"));
+        return Err(Refused::combination(format!(
+            "{} must be at least 1, not 0",
+            name("MinCount")
+        )));
     }
     Ok(part)
 }
@@ -211,14 +215,17 @@ fn metadata(call: &Call<'_>) -> Result<Option<MetadataOptions>, Refused> {
         None => Ok(default),
         Some(given) if given == yes => Ok(true),
         Some(given) if given == no => Ok(false),
-        Some(_) => Err(Refused::invalid(format!(
-            "Invalid value for {name}. It is {yes} or {no}."
-        ))),
+        Some(other) => {
+            let other: String = other.chars().take(120).collect();
+            Err(Refused::invalid(format!(
+                "Invalid value '{other}' for {name}. It is {yes} or {no}."
+            )))
+        }
     };
     let hop_limit = hops.unwrap_or(default.hop_limit);
     if !(1..=HOP_LIMIT_MAX).contains(&hop_limit) {
         return Err(Refused::invalid(format!(
-            "MetadataOptions.HttpPutResponseHopLimit lies between 1 and {HOP_LIMIT_MAX}"
+            "MetadataOptions.HttpPutResponseHopLimit ({hop_limit}) lies between 1 and {HOP_LIMIT_MAX}"
         )));
     }
     Ok(Some(MetadataOptions {

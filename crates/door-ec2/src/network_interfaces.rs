@@ -154,7 +154,7 @@ impl<'a> Described<'a> {
         answer.value("subnetId", SubnetId::of(instance.owner));
         answer.value("vpcId", VpcId::of(instance.owner));
         answer.leaf("availabilityZone", &self.surroundings.zone);
-        answer.leaf("description", "");
+        answer.leaf("description", self.port.description());
         answer.value("ownerId", instance.owner);
         answer.leaf("requesterManaged", "false");
         answer.leaf("status", "in-use");

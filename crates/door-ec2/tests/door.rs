@@ -275,6 +275,16 @@ async fn what_todays_clients_send_is_understood() {
     let mismatch = client.ask("RunInstances", NEW, &other).await;
     assert_eq!(mismatch.code(400), "IdempotentParameterMismatch");
 
+    // What an image is not may be said of it, and what it is not refused.
+    for (value, status) in [("false", 200), ("true", 400)] {
+        let said = [
+            ("ImageLocation", "bucket/first.manifest.xml"),
+            ("EnaSupport", value),
+        ];
+        let reply = client.ask("RegisterImage", NEW, &said).await;
+        assert_eq!(reply.status, status, "{}", reply.text);
+    }
+
     // boto 2: version 2013-10-15, signature version 2, always an instance type.
     let run = client
         .get_v2(&[

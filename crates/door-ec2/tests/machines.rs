@@ -90,6 +90,29 @@ const NOT_SO: &[Refusal] = &[
         "CpuOptions.ThreadsPerCore 2",
     ),
     (
+        &[("MetadataOptions.HttpTokens", "maybe")],
+        "InvalidParameterValue",
+        "'maybe' for MetadataOptions.HttpTokens",
+    ),
+    (
+        &[("MetadataOptions.HttpPutResponseHopLimit", "65")],
+        "InvalidParameterValue",
+        "HttpPutResponseHopLimit (65)",
+    ),
+    (
+        &[
+            ("NetworkInterface.1.DeviceIndex", "0"),
+            ("NetworkInterface.2.DeviceIndex", "1"),
+        ],
+        "UnsupportedOperation",
+        "NetworkInterface.2 is not supported here",
+    ),
+    (
+        &[("NetworkInterface.1.DeviceIndex", "3")],
+        "UnsupportedOperation",
+        "NetworkInterface.1.DeviceIndex 3",
+    ),
+    (
         &[("CreditSpecification.CpuCredits", "unlimited")],
         "UnsupportedOperation",
         "CreditSpecification.CpuCredits",
@@ -339,6 +362,44 @@ async fn an_address_that_is_asked_for_is_had_by_one() {
         .await;
     let anew = run(&client, &image, &ask[..1]).await.ok();
     assert_eq!(address(&anew), [wanted]);
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interface_is_described_as_it_was_asked_for() {
+    let (cloud, client, image) = world().await;
+    let index = ("NetworkInterface.1.DeviceIndex", "0");
+    let described = ("NetworkInterface.1.Description", "of the web server");
+    let token = ("ClientToken", "once");
+    let launched = run(&client, &image, &[index, described, token]).await.ok();
+    let path = "networkInterfaceSet/item/description";
+    assert_eq!(of(&launched, path), [described.1]);
+    let plain = run(&client, &image, &[index]).await.ok();
+    assert_eq!(of(&plain, path), [""]);
+    let filter = [
+        ("Filter.1.Name", "description"),
+        ("Filter.1.Value.1", "*web*"),
+    ];
+    let found = client
+        .ask("DescribeNetworkInterfaces", NEW, &filter)
+        .await
+        .ok();
+    assert_eq!(
+        found.values("networkInterfaceSet/item/description"),
+        [described.1]
+    );
+    let otherwise = run(&client, &image, &[index, token]).await;
+    assert_eq!(otherwise.code(400), "IdempotentParameterMismatch");
+    for (length, is_taken) in [(255, true), (256, false)] {
+        let text = "\u{e4}".repeat(length);
+        let long = ("NetworkInterface.1.Description", text.as_str());
+        let reply = run(&client, &image, &[index, long]).await;
+        if is_taken {
+            assert_eq!(of(&reply.ok(), path), [text]);
+        } else {
+            assert_eq!(reply.code(400), "InvalidParameterValue");
+        }
+    }
     cloud.stop().await;
 }
 

@@ -18,7 +18,8 @@ use cumulet_domain::images::Image;
 use cumulet_domain::instance_types::{DEFAULT_INSTANCE_TYPE, InstanceType};
 use cumulet_domain::instances::{
     CLIENT_TOKEN_LEN_MAX, ClientToken, Instance, InstanceKey, Intent, LAUNCH_COUNT_MAX,
-    MetadataOptions, Observed, Reservation, USER_DATA_LEN_MAX, Want, uid_of,
+    MetadataOptions, Observed, PORT_DESCRIPTION_LEN_MAX, Reservation, USER_DATA_LEN_MAX, Want,
+    uid_of,
 };
 use cumulet_domain::launches::{self, Wanted};
 use cumulet_domain::security_groups::{GroupRef, Membership};
@@ -55,6 +56,8 @@ pub struct Launch {
     pub subnet: Option<SubnetId>,
     /// The private address of the one instance; `None` means any that is free.
     pub address: Option<Ipv4Addr>,
+    /// What the ports of the instances are called.
+    pub port_description: Option<String>,
     /// What the client says of the machines; a launch is refused of which it is not so.
     pub claims: Claims,
     /// What is written on what the launch makes; kinds that it does not make are refused at the door.
@@ -183,6 +186,14 @@ impl Engine {
                 "User data is limited to 16384 bytes",
             ));
         }
+        if let Some(text) = &launch.port_description
+            && text.chars().count() > PORT_DESCRIPTION_LEN_MAX
+        {
+            return Err(Error::invalid(
+                "NetworkInterface.Description",
+                format!("A description has at most {PORT_DESCRIPTION_LEN_MAX} characters"),
+            ));
+        }
         if let Some(token) = &launch.client_token
             && (token.len() > CLIENT_TOKEN_LEN_MAX || !token.is_ascii())
         {
@@ -290,6 +301,9 @@ fn parameters_digest(launch: &Launch) -> String {
     }
     if let Some(address) = &launch.address {
         value("address", address.to_string().as_bytes());
+    }
+    if let Some(description) = &launch.port_description {
+        value("port-description", description.as_bytes());
     }
     launch.claims.tell(&mut value);
     for (kind, tags) in &launch.tags {
@@ -464,6 +478,7 @@ fn records_of(
             parameters_sha256: given.parameters_sha256,
         }),
         has_user_data: launch.user_data.is_some(),
+        port_description: launch.port_description,
     };
     let memory_mib = instances
         .iter()
@@ -598,6 +613,7 @@ mod tests {
             metadata: None,
             subnet: None,
             address: None,
+            port_description: None,
             claims: Claims::default(),
             tags: BTreeMap::new(),
         })

@@ -238,6 +238,7 @@ impl From<ReservationV1> for Reservation {
             instances: old.instances,
             client_token: old.client_token,
             has_user_data: old.has_user_data,
+            port_description: None,
         }
     }
 }

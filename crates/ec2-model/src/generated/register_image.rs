@@ -35,7 +35,7 @@ static PARAMETERS: &[Parameter] = &[
     Parameter { name: "BootMode", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Refused },
     Parameter { name: "Description", kind: Kind::Text, first: V2009_10_31, last: None, rule: Rule::Honoured },
     Parameter { name: "DryRun", kind: Kind::Boolean, first: V2013_06_15, last: None, rule: Rule::Honoured },
-    Parameter { name: "EnaSupport", kind: Kind::Boolean, first: V2016_04_01, last: None, rule: Rule::Refused },
+    Parameter { name: "EnaSupport", kind: Kind::Boolean, first: V2016_04_01, last: None, rule: Rule::Only("false") },
     Parameter { name: "ImageLocation", kind: Kind::Text, first: V2006_06_26, last: None, rule: Rule::Required },
     Parameter { name: "ImdsSupport", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Refused },
     Parameter { name: "KernelId", kind: Kind::Text, first: V2009_10_31, last: None, rule: Rule::Refused },

@@ -92,7 +92,7 @@ static PARAMETERS: &[Parameter] = &[
     Parameter { name: "NetworkInterface.n.ConnectionTrackingSpecification.UdpStreamTimeout", kind: Kind::Integer, first: V2016_11_15, last: None, rule: Rule::Refused },
     Parameter { name: "NetworkInterface.n.ConnectionTrackingSpecification.UdpTimeout", kind: Kind::Integer, first: V2016_11_15, last: None, rule: Rule::Refused },
     Parameter { name: "NetworkInterface.n.DeleteOnTermination", kind: Kind::Boolean, first: V2011_12_01, last: None, rule: Rule::Only("true") },
-    Parameter { name: "NetworkInterface.n.Description", kind: Kind::Text, first: V2011_12_01, last: None, rule: Rule::Refused },
+    Parameter { name: "NetworkInterface.n.Description", kind: Kind::Text, first: V2011_12_01, last: None, rule: Rule::Honoured },
     Parameter { name: "NetworkInterface.n.DeviceIndex", kind: Kind::Integer, first: V2011_12_01, last: None, rule: Rule::Honoured },
     Parameter { name: "NetworkInterface.n.EnaQueueCount", kind: Kind::Integer, first: V2016_11_15, last: None, rule: Rule::Refused },
     Parameter { name: "NetworkInterface.n.EnaSrdSpecification.EnaSrdEnabled", kind: Kind::Boolean, first: V2016_11_15, last: None, rule: Rule::Refused },

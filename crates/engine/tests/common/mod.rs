@@ -59,6 +59,7 @@ pub(crate) fn launch_of(image: ImageId, count: u32) -> Launch {
         metadata: None,
         subnet: None,
         address: None,
+        port_description: None,
         claims: Default::default(),
         tags: Default::default(),
     }

@@ -178,6 +178,7 @@ impl Client {
             metadata: None,
             subnet: None,
             address: None,
+            port_description: None,
             claims: Default::default(),
             tags: if is_tagged {
                 name_tags()

@@ -104,6 +104,7 @@ pub(super) fn launch_of(image: ImageId, token: &str) -> Launch {
         metadata: None,
         subnet: None,
         address: None,
+        port_description: None,
         claims: Default::default(),
         tags: name_tags(),
     }
