@@ -31,6 +31,16 @@ impl InstanceType {
     }
 }
 
+/// The type of this name.  Who names none gets [`DEFAULT_INSTANCE_TYPE`], or the first of a table that
+/// does not have it: the versions of the first years have no word for types.
+pub fn find<'a>(table: &'a [InstanceType], name: Option<&str>) -> Option<&'a InstanceType> {
+    let named = |name: &str| table.iter().find(|it| it.name == name);
+    match name {
+        Some(name) => named(name),
+        None => named(DEFAULT_INSTANCE_TYPE).or_else(|| table.first()),
+    }
+}
+
 /// The table that applies when the configuration has none.
 ///
 /// `m1.small` is the 2007 instance: 1 CPU, 1.75 GB, 160 GB.  Disks are sparse, so that a size
@@ -58,4 +68,30 @@ pub fn default_table() -> Vec<InstanceType> {
         row("t3.small", 2, 2048, 16, 512),
         row("m3.medium", 1, 3840, 16, 512),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_names_no_type_gets_one_all_the_same() {
+        let whole = default_table();
+        let own: Vec<InstanceType> = whole
+            .iter()
+            .filter(|it| it.name.starts_with("t3."))
+            .cloned()
+            .collect();
+        for (table, name, found) in [
+            (&whole, None, Some("m1.small")),
+            (&whole, Some("t2.micro"), Some("t2.micro")),
+            (&whole, Some("T2.MICRO"), None),
+            (&whole, Some(""), None),
+            (&own, None, Some("t3.nano")),
+            (&own, Some("m1.small"), None),
+        ] {
+            let chosen = find(table, name).map(|it| it.name.as_str());
+            assert_eq!(chosen, found, "{name:?}");
+        }
+    }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cumulet_domain::images::Image;
-use cumulet_domain::instance_types::{DEFAULT_INSTANCE_TYPE, InstanceType};
+use cumulet_domain::instance_types::{self, InstanceType};
 use cumulet_domain::instances::{
     CLIENT_TOKEN_LEN_MAX, ClientToken, Instance, InstanceKey, Intent, LAUNCH_COUNT_MAX,
     MetadataOptions, Observed, PORT_DESCRIPTION_LEN_MAX, Reservation, USER_DATA_LEN_MAX, Want,
@@ -43,7 +43,7 @@ use crate::{Caller, Engine};
 pub struct Launch {
     /// At least one, in the order in which they were asked for.
     pub parts: Vec<Part>,
-    /// `None` means [`DEFAULT_INSTANCE_TYPE`].
+    /// `None` means what [`instance_types::find`] says.
     pub instance_type: Option<String>,
     pub user_data: Option<Bytes>,
     pub client_token: Option<String>,
@@ -156,13 +156,9 @@ impl Engine {
     }
 
     fn find_type(&self, name: Option<&str>) -> Result<InstanceType, Error> {
-        let name = name.unwrap_or(DEFAULT_INSTANCE_TYPE);
-        let found = self
-            .config()
-            .instance_types
-            .iter()
-            .find(|known| known.name == name);
+        let found = instance_types::find(&self.config().instance_types, name);
         found.cloned().ok_or_else(|| {
+            let name: String = name.unwrap_or_default().chars().take(120).collect();
             Error::invalid(
                 "InstanceType",
                 format!("Invalid value '{name}' for InstanceType."),
