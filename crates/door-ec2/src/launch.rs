@@ -4,6 +4,7 @@ use bytes::Bytes;
 use cumulet_domain::disks::{DeviceClaim, Holds};
 use cumulet_domain::instances::{MetadataOptions, USER_DATA_LEN_MAX};
 use cumulet_domain::tags::TaggedKind;
+use cumulet_domain::{Error, KernelId, Resource};
 use cumulet_ec2_model::{ModelError, Request, dates};
 use cumulet_engine::claims::Claims;
 use cumulet_engine::launch::{Launch, Part};
@@ -84,7 +85,20 @@ fn claims(request: &Request<'_>) -> Result<Claims, Refused> {
         devices: numbers
             .map(|number| device(request, number))
             .collect::<Result<_, _>>()?,
+        kernel: kernel(request)?,
     })
+}
+
+fn kernel(request: &Request<'_>) -> Result<Option<KernelId>, Error> {
+    let given = request.text("KernelId").filter(|text| !text.is_empty());
+    let parsed = given.map(|text| {
+        text.parse().map_err(|_| Error::Malformed {
+            resource: Resource::Kernel,
+            id: text.chars().take(120).collect(),
+            form: "aki-...".into(),
+        })
+    });
+    parsed.transpose()
 }
 
 /// One of `BlockDeviceMapping`: a volume, a device by its name, or none.

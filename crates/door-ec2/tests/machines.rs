@@ -221,7 +221,7 @@ async fn what_is_said_of_a_machine_is_taken_if_it_is_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_devices_of_the_first_images_are_named_as_they_are() {
     const OLD: &str = "2008-02-01";
-    let (cloud, client, _) = world().await;
+    let (cloud, client, disk) = world().await;
     cloud.upload_bundle("old", &[], false);
     let location = [("ImageLocation", "bucket/old.manifest.xml")];
     let image = client.ask("RegisterImage", OLD, &location).await.ok();
@@ -237,6 +237,30 @@ async fn the_devices_of_the_first_images_are_named_as_they_are() {
     ];
     cloud.wait_for_image(image.parse().unwrap()).await;
     client.ask("RunInstances", OLD, &usual).await.ok();
+    // It boots with the one kernel that there is, as DescribeInstances says, and with no other.
+    let boots_with = |kernel: String| {
+        let (client, image) = (client.clone(), image.clone());
+        async move {
+            let kernel = [("KernelId", kernel.as_str())];
+            run(&client, &image, &kernel).await
+        }
+    };
+    let other = boots_with("aki-12345678".into()).await;
+    assert_eq!(other.code(400), "UnsupportedOperation");
+    assert!(
+        other.text.contains("KernelId aki-12345678"),
+        "{}",
+        other.text
+    );
+    let kernel = cloud.add_kernel().await;
+    let launched = boots_with(kernel.to_string()).await.ok();
+    assert_eq!(of(&launched, "kernelId"), [kernel.to_string()]);
+    let other = boots_with("aki-12345678".into()).await;
+    assert!(other.text.contains(&kernel.to_string()), "{}", other.text);
+    let malformed = boots_with("vmlinuz".into()).await;
+    assert_eq!(malformed.code(400), "InvalidAMIID.Malformed");
+    let of_disk = run(&client, &disk, &[("KernelId", &kernel.to_string())]).await;
+    assert_eq!(of_disk.code(400), "UnsupportedOperation");
     let said = |device: &str| {
         format!(
             "<imageId>{image}</imageId><minCount>1</minCount><maxCount>1</maxCount><groupSet></groupSet>\
@@ -342,6 +366,20 @@ async fn an_address_that_is_asked_for_is_had_by_one() {
     let refused = client.ask("RunInstances", NEW, &two).await;
     assert_eq!(refused.code(400), "InvalidParameterCombination");
 
+    // Of many who ask at once one has it.
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (client, image, fifth) = (client.clone(), image.clone(), fifth.clone());
+        asking.spawn(async move { run(&client, &image, &[("PrivateIpAddress", &fifth)]).await });
+    }
+    let replies = asking.join_all().await;
+    let (won, lost): (Vec<Reply>, Vec<Reply>) =
+        replies.into_iter().partition(|it| it.status == 200);
+    assert_eq!((won.len(), lost.len()), (1, 7));
+    for reply in &lost {
+        assert_eq!(reply.code(400), "InvalidIPAddress.InUse");
+    }
+
     // What others get is none of these, and what is given back may be asked for again.
     let many = [
         ("ImageId", image.as_str()),
@@ -351,7 +389,7 @@ async fn an_address_that_is_asked_for_is_had_by_one() {
     let many = client.ask("RunInstances", NEW, &many).await.ok();
     let others = address(&many);
     assert_eq!(others.len(), 80);
-    for mine in [&wanted, &other, &third, &fourth] {
+    for mine in [&wanted, &other, &third, &fourth, &fifth] {
         assert!(!others.contains(mine), "{mine}");
     }
     let id = first.value("instanceId").unwrap();

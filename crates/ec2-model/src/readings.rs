@@ -222,7 +222,7 @@ impl<'a> Form<'a> {
                 Form::Account
             }
             "Attribute" => Form::Word,
-            "ImageId" | "InstanceId" => Form::Id,
+            "ImageId" | "InstanceId" | "KernelId" => Form::Id,
             "OperationType" | "UserGroup" | "CidrIp" | "PrivateIpAddress" => Form::Plain,
             "DeviceName" | "VirtualName" => Form::Plain,
             "IpProtocol" => Form::Protocol,

@@ -3,10 +3,10 @@
 //! Tools of today describe the whole machine that they expect: its processors, its devices.  None
 //! of that is made as they say; a launch is refused of which it is not so.
 
-use cumulet_domain::Error;
 use cumulet_domain::disks::{DeviceClaim, Holds};
-use cumulet_domain::images::Image;
+use cumulet_domain::images::{BootKind, Image, Preparation};
 use cumulet_domain::instance_types::InstanceType;
+use cumulet_domain::{Error, KernelId};
 
 /// A processor of the guest is a core of one thread.
 const THREADS_PER_CORE: u32 = 1;
@@ -16,6 +16,8 @@ pub struct Claims {
     pub cores: Option<u32>,
     pub threads_per_core: Option<u32>,
     pub devices: Vec<DeviceClaim>,
+    /// What a root file system boots with.
+    pub kernel: Option<KernelId>,
 }
 
 impl Claims {
@@ -43,6 +45,35 @@ impl Claims {
         devices.try_for_each(|claim| claim.check(image, size.disk_sizes()))
     }
 
+    /// # Errors
+    /// `Unsupported` unless an instance of this image boots with the kernel now.
+    pub(crate) fn check_kernel(
+        &self,
+        image: &Image,
+        default: Option<KernelId>,
+    ) -> Result<(), Error> {
+        let Some(asked) = self.kernel else {
+            return Ok(());
+        };
+        let what = match (&image.preparation, default) {
+            (Preparation::Ready { kind, .. }, _) if *kind == BootKind::Disk => {
+                "is a disk that brings its own".to_owned()
+            }
+            (Preparation::Ready { .. }, Some(default)) if default == asked => return Ok(()),
+            (Preparation::Ready { .. }, Some(default)) => format!("boots with {default}"),
+            (Preparation::Ready { .. }, None) => "has no kernel to boot with".to_owned(),
+            (Preparation::Pending { .. } | Preparation::Failed { .. }, _) => {
+                "is not prepared".to_owned()
+            }
+        };
+        Err(Error::Unsupported {
+            message: format!(
+                "KernelId {asked} is not supported here: the image {} {what}",
+                image.id
+            ),
+        })
+    }
+
     /// Tells each value by its name, for the digest of a launch.
     pub(crate) fn tell(&self, value: &mut dyn FnMut(&str, &[u8])) {
         if let Some(cores) = self.cores {
@@ -50,6 +81,9 @@ impl Claims {
         }
         if let Some(threads) = self.threads_per_core {
             value("threads-per-core", threads.to_string().as_bytes());
+        }
+        if let Some(kernel) = self.kernel {
+            value("kernel", kernel.to_string().as_bytes());
         }
         for claim in &self.devices {
             value("device", claim.device.as_bytes());

@@ -378,6 +378,7 @@ struct FoundPart<'a> {
 }
 
 fn find_parts<'a>(state: &'a State, given: &Given) -> Result<Vec<FoundPart<'a>>, Error> {
+    let kernel = state.default_kernel().map(|kernel| kernel.id);
     let parts = given.launch.parts.iter();
     let found = parts.map(|part| {
         let image = state.images.get(&part.image);
@@ -385,6 +386,7 @@ fn find_parts<'a>(state: &'a State, given: &Given) -> Result<Vec<FoundPart<'a>>,
         image.check_launch(given.owner)?;
         crate::products::check_subscribed(state, given.owner, image)?;
         given.launch.claims.check_devices(image, &given.size)?;
+        given.launch.claims.check_kernel(image, kernel)?;
         let key = part.key_name.as_ref();
         let key = key.map(|name| find_key(state, given.owner, name));
         Ok(FoundPart {

@@ -69,7 +69,7 @@ static PARAMETERS: &[Parameter] = &[
     Parameter { name: "Ipv6Address.n.Ipv6Address", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Refused },
     Parameter { name: "Ipv6Address.n.IsPrimaryIpv6", kind: Kind::Boolean, first: V2016_11_15, last: None, rule: Rule::Refused },
     Parameter { name: "Ipv6AddressCount", kind: Kind::Integer, first: V2016_11_15, last: None, rule: Rule::Only("0") },
-    Parameter { name: "KernelId", kind: Kind::Text, first: V2008_02_01, last: None, rule: Rule::Refused },
+    Parameter { name: "KernelId", kind: Kind::Text, first: V2008_02_01, last: None, rule: Rule::Honoured },
     Parameter { name: "KeyName", kind: Kind::Text, first: V2006_06_26, last: None, rule: Rule::Honoured },
     Parameter { name: "LaunchTemplate.LaunchTemplateId", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Refused },
     Parameter { name: "LaunchTemplate.LaunchTemplateName", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Refused },
