@@ -188,7 +188,7 @@ const NOT_SO: &[Refusal] = &[
             ("BlockDeviceMapping.1.Ebs.VolumeType", "io2"),
         ],
         "UnsupportedOperation",
-        "unless it is standard",
+        "given as 'io2', is not supported here, unless it is 'standard'",
     ),
 ];
 

@@ -46,7 +46,7 @@ async fn todays_clients_make_and_change_groups_by_id() {
     ];
     let created = client.ask("CreateSecurityGroup", NEW, &new).await.ok();
     let id = created.value("groupId").expect("an id");
-    assert_eq!(created.value("return"), None);
+    assert_eq!(created.value("return").as_deref(), Some("true"));
     let default = SecurityGroupId::of(client.account).to_string();
     let rules = [
         ("GroupId", id.as_str()),
