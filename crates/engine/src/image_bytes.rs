@@ -7,18 +7,20 @@
 //! what a crash or a refusal left is found and removed: bytes without a mark are never removed for
 //! the want of a record, since losing records must not lose what lies on the host.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Seek as _;
 use std::sync::Arc;
 
 use cumulet_domain::images::{BootKind, Image, ImageState, Preparation};
-use cumulet_domain::{AccountId, Digest, Error, ImageId};
+use cumulet_domain::{AccountId, Digest, Error, ImageId, Timestamp};
 use cumulet_host::api::{FileFormat, HostError, ImageKind, ImageSource, StoredImage};
 use cumulet_store::Plan;
 
 use crate::Engine;
 use crate::images::StoredBytes;
 use crate::records::Stored;
+use crate::state::State;
 use crate::tags;
 
 /// Images forgotten in one round.
@@ -196,34 +198,12 @@ impl Engine {
         }
     }
 
-    /// A deregistered image goes when it has been shown long enough and no instance needs it; the
-    /// stored bytes go with the last image that has them.  One that fails is tried again in the next
-    /// round and keeps no other.
+    /// Forgets deregistered images; the stored bytes go with the last image that has them.  One that
+    /// fails is tried again in the next round and keeps no other.
     pub(crate) async fn forget_images(&self) {
         let now = self.environment().now();
         let visible_ms = self.config().terminated_visible_ms;
-        let state = self.snapshot();
-        let used: std::collections::BTreeSet<ImageId> = state
-            .live_instances
-            .iter()
-            .filter_map(|id| state.instances.get(id))
-            .map(|instance| instance.image)
-            .collect();
-        // Nothing can be launched from a deregistered image: one that is unused stays so.
-        let is_old = |image: &Image| match image.state {
-            ImageState::Available => false,
-            ImageState::Deregistered { at } => {
-                now.millis_since(at) >= visible_ms && !used.contains(&image.id)
-            }
-        };
-        let old: Vec<ImageId> = state
-            .images
-            .values()
-            .filter(|image| is_old(image))
-            .map(|image| image.id)
-            .take(FORGET_MAX)
-            .collect();
-        for id in old {
+        for id in forgettable(&self.snapshot(), now, visible_ms) {
             if let Err(error) = self.forget_image(id).await {
                 tracing::warn!(image = %id, %error, log = error.log(), "could not forget a deregistered image");
             }
@@ -256,9 +236,56 @@ impl Engine {
     }
 }
 
+/// Some deregistered images that have been shown long enough and that no instance comes from, not
+/// even one that is gone and still shown: what it is made of is read from its image.
+fn forgettable(state: &State, now: Timestamp, visible_ms: i64) -> Vec<ImageId> {
+    let used: BTreeSet<ImageId> = state.instances.values().map(|it| it.image).collect();
+    // Nothing can be launched from a deregistered image: one that is unused stays so.
+    let is_old = |image: &Image| match image.state {
+        ImageState::Available => false,
+        ImageState::Deregistered { at } => {
+            now.millis_since(at) >= visible_ms && !used.contains(&image.id)
+        }
+    };
+    let images = state.images.values().filter(|image| is_old(image));
+    images.map(|image| image.id).take(FORGET_MAX).collect()
+}
+
 pub(crate) fn digest_of(image: &Image) -> Option<Digest> {
     match image.preparation {
         Preparation::Ready { digest, .. } => Some(digest),
         Preparation::Pending { .. } | Preparation::Failed { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cumulet_domain::InstanceId;
+
+    use super::*;
+    use crate::volumes::tests::{image, instance};
+
+    #[test]
+    fn an_image_stays_while_an_instance_of_it_is_shown() {
+        let at = |state| Image {
+            state,
+            ..image(1, BootKind::Disk)
+        };
+        let gone_at = ImageState::Deregistered { at: Timestamp(100) };
+        let mut state = State::default();
+        let found = |state: &State, now: i64| forgettable(state, Timestamp(now), 50).len();
+        let id = image(1, BootKind::Disk).id;
+        state.images.insert(id, Arc::new(at(ImageState::Available)));
+        assert_eq!(found(&state, 1_000), 0);
+        state.images.insert(id, Arc::new(at(gone_at)));
+        assert_eq!([149, 150].map(|now| found(&state, now)), [0, 1]);
+        // Terminated, and still shown.
+        let mut terminated = instance();
+        terminated.observed.is_removed = true;
+        let shown: InstanceId = terminated.id;
+        state.instances.insert(shown, Arc::new(terminated));
+        assert_eq!(found(&state, 1_000), 0);
+        state.instances.remove(&shown);
+        assert_eq!(found(&state, 1_000), 1);
     }
 }

@@ -89,14 +89,14 @@ impl Engine {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use cumulet_domain::images::{Architecture, BootKind, ImageState, Preparation};
     use cumulet_domain::instances::{Intent, MetadataOptions, Observed, Want};
     use cumulet_domain::{AccountId, Digest, ImageId, ReservationId};
 
     use super::*;
 
-    fn image(size_bytes: u64, kind: BootKind) -> Image {
+    pub(crate) fn image(size_bytes: u64, kind: BootKind) -> Image {
         let owner = AccountId::from_random(1);
         Image {
             id: ImageId::from_random(1),
@@ -118,7 +118,7 @@ mod tests {
         }
     }
 
-    fn instance() -> Instance {
+    pub(crate) fn instance() -> Instance {
         Instance {
             id: "i-2ba64342".parse().unwrap(),
             reservation: ReservationId::from_random(1),
