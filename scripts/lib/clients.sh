@@ -1,4 +1,4 @@
-# Makes the real clients that tests use: boto3, the aws command line, boto 2.49 and zeep on Debian's Python 3,
+# Makes the real clients that tests use: boto3, the aws command line, boto 2.49, Apache Libcloud and zeep on Debian's Python 3,
 # boto 2.20 on Python 2.7.  Sourced after prepare.sh.
 # shellcheck shell=bash
 #
@@ -36,7 +36,7 @@ make_clients() {
 }
 
 make_python3_clients() {
-  step "installing boto3, the aws command line, boto 2.49 and zeep"
+  step "installing boto3, the aws command line, boto 2.49, Apache Libcloud and zeep"
   local python=/usr/bin/python3
   [ -x "$python" ] || python=python3
   # Python 3.12 dropped what boto 2 is imported with.
@@ -46,6 +46,8 @@ make_python3_clients() {
   "$python" -m venv "$CLIENTS/python3"
   "$CLIENTS/python3/bin/python" -m pip install --quiet --disable-pip-version-check \
     --no-deps --only-binary xmlsec,lxml --requirement "$1/tests/clients/requirements.txt"
+  # Its own tests are more than half of it.
+  rm -rf "$CLIENTS"/python3/lib/python3*/site-packages/libcloud/test
 }
 
 # The address from which this machine gets Debian itself.

@@ -1,4 +1,4 @@
-//! Unmodified clients, from today's boto3 to boto 2.20 of 2013 and zeep for SOAP, do the main job on the real program.
+//! Unmodified clients, from today's boto3 to boto 2.20 of 2013, Apache Libcloud and zeep for SOAP, do the main job on the real program.
 //!
 //! The scripts are in `tests/clients` (`s3_…` ask the object store only, and `soap_…` every version of the SOAP binding); `scripts/test-clients` makes the clients
 //! (the first time with pip and apt) and runs one of them.  Here the cloud is
@@ -12,11 +12,12 @@ use std::process::Command;
 use cumulet_testkit::cloud::{ACCESS_KEY_ID, ACCOUNT, Cloud, SECRET_ACCESS_KEY};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cumulet");
-const CLIENTS: [&str; 8] = [
+const CLIENTS: [&str; 9] = [
     "client_boto3",
     "client_awscli",
     "client_boto2",
     "client_boto220",
+    "client_libcloud",
     "client_zeep",
     // Each version of the SOAP binding, each operation of it.
     "soap_zeep",
