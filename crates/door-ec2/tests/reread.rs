@@ -61,6 +61,7 @@ async fn what_a_tool_asked_for_it_reads_again() {
             ("DisableApiStop", "false"),
             ("HibernationOptions.Configured", "false"),
             ("EnclaveOptions.Enabled", "false"),
+            ("CreditSpecification.CpuCredits", "standard"),
             ("MaintenanceOptions.AutoRecovery", "default"),
             ("MetadataOptions.HttpEndpoint", "enabled"),
             ("MetadataOptions.HttpTokens", "required"),
@@ -290,6 +291,10 @@ async fn what_is_not_so_is_refused() {
         ),
         (
             vec![first, ("NetworkInterface.1.DeleteOnTermination", "false")],
+            "UnsupportedOperation",
+        ),
+        (
+            vec![("CreditSpecification.CpuCredits", "unlimited")],
             "UnsupportedOperation",
         ),
     ] {
