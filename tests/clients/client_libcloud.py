@@ -55,6 +55,9 @@ def make_a_key_pair(*_):
 
 def make_a_group(*_):
     group = ec2.ex_create_security_group(NAME, "of libcloud")["group_id"]
+    if not common.IS_SIMULATED:
+        # Rules are not carried out yet, and refused.
+        return group
     holds("a rule", ec2.ex_authorize_security_group(NAME, 22, 22, "0.0.0.0/0", "tcp"))
     holds("by id", ec2.ex_authorize_security_group_ingress(group, 80, 81, cidr_ips=["10.0.0.0/8"]))
     holds("taken back", ec2.ex_revoke_security_group_ingress(group, 80, 81, cidr_ips=["10.0.0.0/8"]))
