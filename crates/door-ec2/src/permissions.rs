@@ -90,6 +90,9 @@ fn decode(call: &Call<'_>) -> Result<(GroupRef, Era, Vec<RuleAsked>), Refused> {
     let rules = if is_pair {
         vec![whole_group(request, era)?]
     } else if listed.is_empty() {
+        if !is_network && era == Era::Numbered {
+            return Err(missing("IpPermissions").into());
+        }
         vec![one_network(request, era)?]
     } else {
         let rules = listed.into_iter().map(|it| permission(request, era, it));

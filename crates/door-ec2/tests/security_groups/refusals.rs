@@ -372,6 +372,13 @@ async fn shapes_are_not_mixed_and_not_those_of_other_versions() {
             reply.text
         );
     }
+    // Without any shape the one that the version would use is named.
+    for (version, named_there) in [(OLD, "IpProtocol"), (NEW, "IpPermissions")] {
+        let reply = client.ask(AUTHORIZE, version, &named).await;
+        assert_eq!(code_of(&reply), "MissingParameter");
+        let told = format!("the parameter {named_there}<");
+        assert!(reply.text.contains(&told), "{}", reply.text);
+    }
     let message = change("web", &[permission("tcp", 1, 1, "", &range("0.0.0.0/0"))]);
     for (user, code) in [
         ("000000000002", "AuthFailure"),
