@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use cumulet_domain::disks::{self, Sizes};
 use cumulet_domain::images::{BootKind, Preparation};
 use cumulet_domain::instances::{Instance, mac_of};
 use cumulet_door_metadata::{Facts, PublicKey, Source};
@@ -29,15 +30,11 @@ impl Source for EngineFacts {
 
 fn facts(state: &State, instance: &Instance, region: &str, zone: &str) -> Facts {
     let image = state.images.get(&instance.image);
-    let is_rootfs = image.is_some_and(|image| {
-        matches!(
-            image.preparation,
-            Preparation::Ready {
-                kind: BootKind::Rootfs,
-                ..
-            }
-        )
-    });
+    // What asks runs, so that its image is ready.
+    let kind = match image.map(|image| &image.preparation) {
+        Some(Preparation::Ready { kind, .. }) => *kind,
+        Some(Preparation::Pending { .. } | Preparation::Failed { .. }) | None => BootKind::Disk,
+    };
     let reservation = state.reservations.get(&instance.reservation);
     Facts {
         instance: instance.id,
@@ -75,9 +72,9 @@ fn facts(state: &State, instance: &Instance, region: &str, zone: &str) -> Facts 
         }),
         product_codes: instance.product_codes.clone(),
         user_data: state.user_data.get(&instance.reservation).cloned(),
-        kernel: instance.kernel.filter(|_| is_rootfs),
+        kernel: instance.kernel.filter(|_| kind == BootKind::Rootfs),
         ramdisk: None,
-        block_devices: block_devices(is_rootfs),
+        block_devices: block_devices(kind, instance.disk_sizes()),
         // Not the domain of the real services: what is built from it must not leave this cloud.
         services_domain: "compute.internal".into(),
         is_enabled: instance.metadata.is_enabled,
@@ -94,20 +91,53 @@ fn without_comment(line: &str) -> String {
         .join(" ")
 }
 
-/// The 2007 disk has an ephemeral store and swap; a disk with a boot loader is one disk.
-fn block_devices(is_rootfs: bool) -> Vec<(String, String)> {
-    let devices: &[(&str, &str)] = if is_rootfs {
-        &[
-            ("ami", "sda1"),
-            ("ephemeral0", "sda2"),
-            ("root", "/dev/sda1"),
-            ("swap", "sda3"),
-        ]
-    } else {
-        &[("ami", "sda"), ("root", "/dev/sda")]
+/// Devices by EC2's names for them; `root` alone is a path.
+fn block_devices(kind: BootKind, sizes: Sizes) -> Vec<(String, String)> {
+    let told = |name: &str, device: &str| match name {
+        "root" => (name.to_owned(), format!("/dev/{device}")),
+        _ => (name.to_owned(), device.to_owned()),
     };
-    devices
-        .iter()
-        .map(|(name, device)| ((*name).to_owned(), (*device).to_owned()))
-        .collect()
+    let devices = disks::devices(kind, sizes).into_iter();
+    let mut named: Vec<(String, String)> = devices
+        .flat_map(|(names, device)| names.iter().map(move |name| told(name, device)))
+        .collect();
+    named.sort();
+    named
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_are_told_of_the_devices_that_they_have() {
+        let sizes = |ephemeral_mib, swap_mib| Sizes {
+            ephemeral_mib,
+            swap_mib,
+            disk_mib: 1024,
+        };
+        let pair = |name: &str, device: &str| (name.to_owned(), device.to_owned());
+        let (root, ami) = (pair("root", "/dev/sda1"), pair("ami", "sda1"));
+        let (store, swap) = (pair("ephemeral0", "sda2"), pair("swap", "sda3"));
+        for (kind, sizes, devices) in [
+            (
+                BootKind::Rootfs,
+                sizes(1, 1),
+                vec![ami.clone(), store.clone(), root.clone(), swap],
+            ),
+            (
+                BootKind::Rootfs,
+                sizes(1, 0),
+                vec![ami.clone(), store, root.clone()],
+            ),
+            (BootKind::Rootfs, sizes(0, 0), vec![ami, root]),
+            (
+                BootKind::Disk,
+                sizes(1, 1),
+                vec![pair("ami", "sda"), pair("root", "/dev/sda")],
+            ),
+        ] {
+            assert_eq!(block_devices(kind, sizes), devices, "{kind:?} {sizes:?}");
+        }
+    }
 }

@@ -61,7 +61,7 @@ pub fn size_gib(preparation: &Preparation, sizes: Sizes) -> Option<u64> {
 }
 
 /// What is where, by the names that EC2 has for it; the first is the root.
-fn devices(kind: BootKind, sizes: Sizes) -> Vec<(&'static [&'static str], &'static str)> {
+pub fn devices(kind: BootKind, sizes: Sizes) -> Vec<(&'static [&'static str], &'static str)> {
     const ROOT: &[&str] = &["ami", "root"];
     match kind {
         BootKind::Disk => vec![(ROOT, "sda")],
