@@ -51,6 +51,21 @@ def who_am_i():
     same("the length of the account", len(aws("sts", "get-caller-identity")["Account"]), 12)
 
 
+def make_key_pairs(*_):
+    for kind, first in (("rsa", "ssh-rsa"), ("ed25519", "ssh-ed25519")):
+        name = "awscli-%s-%s" % (kind, BUCKET)
+        made = aws("ec2", "create-key-pair", "--key-name", name, "--key-type", kind)
+        key = file_of(kind, made["KeyMaterial"].encode())
+        os.chmod(key, 0o600)
+        # What OpenSSH reads in the private half is the public one that instances get.
+        read = subprocess.run(["ssh-keygen", "-y", "-f", key], capture_output=True, check=True).stdout.decode().split()
+        pair = aws("ec2", "describe-key-pairs", "--key-names", name, "--include-public-key")["KeyPairs"][0]
+        same("the kind", pair["KeyType"], kind)
+        same("the public key", pair["PublicKey"].split()[:2], [first, read[1]])
+        same("the fingerprint", pair["KeyFingerprint"], made["KeyFingerprint"])
+        aws("ec2", "delete-key-pair", "--key-name", name)
+
+
 def make_a_bucket(*_):
     aws("s3", "mb", "s3://" + BUCKET)
     holds("the bucket is listed", BUCKET in aws("s3", "ls"))
@@ -193,6 +208,7 @@ def remove_the_bucket(*_):
 
 common.main(
     who_am_i,
+    make_key_pairs,
     make_a_bucket,
     put_list_head_get,
     upload_in_parts,

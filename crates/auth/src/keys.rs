@@ -1,13 +1,13 @@
 //! Access keys, RSA key pairs, and their text forms.
 
-use aws_lc_rs::digest;
-use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::encoding::{AsBigEndian, AsDer};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
-use aws_lc_rs::signature::KeyPair as _;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use aws_lc_rs::{digest, rand};
 use zeroize::Zeroizing;
 
 use crate::der::{Der, colons, element, pem};
-use crate::public_keys::{openssh_rsa, rsa_public_parts};
+use crate::public_keys::{self, PublicKey, openssh_rsa, rsa_public_parts, ssh_blob};
 
 /// Random bytes that an access key id needs.
 pub const ACCESS_KEY_ID_RANDOM: usize = 16;
@@ -74,6 +74,53 @@ pub fn generate_rsa() -> Result<RsaKey, KeyError> {
     })
 }
 
+/// A fresh Ed25519 key in the forms that EC2's clients expect.
+pub struct Ed25519Key {
+    /// OpenSSH's own format, not encrypted, `BEGIN OPENSSH PRIVATE KEY`.
+    pub pem: Zeroizing<String>,
+    pub public: PublicKey,
+}
+
+/// Makes one.
+///
+/// # Errors
+/// When the library fails.
+pub fn generate_ed25519() -> Result<Ed25519Key, KeyError> {
+    let failed = |_| KeyError("Ed25519 key generation failed".into());
+    let pair = Ed25519KeyPair::generate().map_err(failed)?;
+    let seed = pair.seed().map_err(failed)?.as_be_bytes().map_err(failed)?;
+    let mut check = [0; 4];
+    rand::fill(&mut check).map_err(failed)?;
+    let point = pair.public_key().as_ref();
+    Ok(Ed25519Key {
+        pem: openssh_pem(seed.as_ref(), point, check),
+        public: public_keys::ed25519(point),
+    })
+}
+
+/// OpenSSH's format for one private key without a passphrase (its file `PROTOCOL.key`); `check` is
+/// random and stands twice, so that a reader sees whether it deciphered well.
+fn openssh_pem(seed: &[u8], point: &[u8], check: [u8; 4]) -> Zeroizing<String> {
+    const KIND: &[u8] = b"ssh-ed25519";
+    const BLOCK: usize = 8;
+    let both = Zeroizing::new([seed, point].concat());
+    let mut private = Zeroizing::new([check, check].concat());
+    private.extend(Zeroizing::new(ssh_blob(&[KIND, point, &both, b""])).iter());
+    let padding = private.len().next_multiple_of(BLOCK) - private.len();
+    private.extend((1..).take(padding));
+    let file = Zeroizing::new(
+        [
+            &b"openssh-key-v1\0"[..],
+            // No cipher, and nothing to derive its key by.
+            &ssh_blob(&[b"none", b"none", b""]),
+            &1_u32.to_be_bytes(),
+            &ssh_blob(&[&ssh_blob(&[KIND, point]), &private]),
+        ]
+        .concat(),
+    );
+    Zeroizing::new(pem("OPENSSH PRIVATE KEY", &file, 70))
+}
+
 /// The PKCS#1 key inside a PKCS#8 document, as PEM.
 pub fn pkcs1_pem(pkcs8: &[u8]) -> Option<Zeroizing<String>> {
     let mut outer = Der(Der(pkcs8).take(0x30)?);
@@ -95,4 +142,39 @@ pub fn pkcs8_of_pkcs1(pkcs1: &[u8]) -> Zeroizing<Vec<u8>> {
     ]
     .concat();
     Zeroizing::new(element(0x30, &body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::der::pem_body;
+
+    /// Made by `ssh-keygen -t ed25519 -N "" -C ""`.
+    const OPENSSH: &str = "\
+-----BEGIN OPENSSH PRIVATE KEY-----
+b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW
+QyNTUxOQAAACCL/sVDQ1uRHhHUMii5+YoVam3PAuVV8IvZCf6NIfOinAAAAIhZPhA+WT4Q
+PgAAAAtzc2gtZWQyNTUxOQAAACCL/sVDQ1uRHhHUMii5+YoVam3PAuVV8IvZCf6NIfOinA
+AAAEDgPVZ/+6JG1oc40qW4d6ZMp6HvQrWtDTWuowwPJIRb2Iv+xUNDW5EeEdQyKLn5ihVq
+bc8C5VXwi9kJ/o0h86KcAAAAAAECAwQF
+-----END OPENSSH PRIVATE KEY-----
+";
+
+    #[test]
+    fn an_ed25519_key_is_written_as_openssh_does() {
+        let bytes = pem_body(OPENSSH, "OPENSSH PRIVATE KEY").unwrap();
+        // The last fields: the seed and the point, an empty comment, the padding.
+        let (rest, end) = bytes.split_at(bytes.len() - 73);
+        let (seed, end) = end.split_at(32);
+        let (point, end) = end.split_at(32);
+        assert_eq!(end, [0, 0, 0, 0, 1, 2, 3, 4, 5]);
+        let private = rest.len() - 8 - 15 - 36 - 4;
+        let check = rest[private..private + 4].try_into().unwrap();
+        assert_eq!(*openssh_pem(seed, point, check), OPENSSH);
+        let public = public_keys::ed25519(point);
+        assert_eq!(
+            public.openssh,
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIv+xUNDW5EeEdQyKLn5ihVqbc8C5VXwi9kJ/o0h86Kc"
+        );
+    }
 }

@@ -1,6 +1,7 @@
 //! Public keys that users hand in: OpenSSH, PEM, base64 DER, RFC 4716.
 
 use aws_lc_rs::digest;
+use cumulet_domain::keypairs::KeyType;
 use md5::Digest as _;
 
 use crate::der::{Der, colons, element, pem_body};
@@ -15,8 +16,7 @@ pub struct PublicKey {
     pub openssh: String,
     /// For RSA MD5 over the DER form, for Ed25519 SHA-256 in base64: what EC2 shows for imported keys.
     pub fingerprint: String,
-    /// `rsa` or `ed25519`.
-    pub key_type: &'static str,
+    pub key_type: KeyType,
 }
 
 /// Reads a key.
@@ -83,20 +83,23 @@ fn from_blob(blob: &[u8]) -> Result<PublicKey, String> {
             let point = ssh_field(&mut rest)
                 .filter(|point| point.len() == 32 && rest.is_empty())
                 .ok_or_else(bad)?;
-            let blob = ssh_blob(&[b"ssh-ed25519", point]);
-            let fingerprint =
-                cumulet_wire::base64::encode(digest::digest(&digest::SHA256, &blob).as_ref());
-            let openssh = format!("ssh-ed25519 {}", cumulet_wire::base64::encode(&blob));
-            Ok(PublicKey {
-                openssh,
-                fingerprint,
-                key_type: "ed25519",
-            })
+            Ok(ed25519(point))
         }
         other => Err(format!(
             "Keys of the type {:?} are not supported; use RSA or ED25519",
             String::from_utf8_lossy(other)
         )),
+    }
+}
+
+/// What is known of an Ed25519 key by its 32 bytes.
+pub(crate) fn ed25519(point: &[u8]) -> PublicKey {
+    let blob = ssh_blob(&[b"ssh-ed25519", point]);
+    let hash = digest::digest(&digest::SHA256, &blob);
+    PublicKey {
+        openssh: format!("ssh-ed25519 {}", cumulet_wire::base64::encode(&blob)),
+        fingerprint: cumulet_wire::base64::encode(hash.as_ref()),
+        key_type: KeyType::Ed25519,
     }
 }
 
@@ -116,7 +119,7 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<PublicKey, String> {
     Ok(PublicKey {
         openssh: openssh_rsa(modulus, exponent),
         fingerprint,
-        key_type: "rsa",
+        key_type: KeyType::Rsa,
     })
 }
 
@@ -161,7 +164,8 @@ pub(crate) fn rsa_public_parts(pkcs1: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((key.take(0x02)?, key.take(0x02)?))
 }
 
-fn ssh_blob(fields: &[&[u8]]) -> Vec<u8> {
+/// Each field with four bytes of length before it.
+pub(crate) fn ssh_blob(fields: &[&[u8]]) -> Vec<u8> {
     let mut blob = vec![];
     for field in fields {
         blob.extend(u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());

@@ -1,6 +1,7 @@
 //! Keys, certificates and sealing.
 
 use cumulet_auth::{certificates, der, keys, public_keys, seal};
+use cumulet_domain::keypairs::KeyType;
 
 #[test]
 fn a_fresh_key_pair_has_the_forms_that_clients_expect() {
@@ -34,7 +35,7 @@ fn foreign_and_damaged_keys_are_refused() {
     let ed25519 =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me@here";
     let parsed = public_keys::parse(ed25519.as_bytes()).unwrap();
-    assert_eq!(parsed.key_type, "ed25519");
+    assert_eq!(parsed.key_type, KeyType::Ed25519);
     assert!(ed25519.starts_with(&parsed.openssh));
 }
 

@@ -8,6 +8,7 @@ use aws_lc_rs::rand;
 use cumulet_auth::seal::{KEY_LEN, SEAL_NONCE_LEN, SealingKey};
 use cumulet_auth::{Key, Keys, Principal, keys, public_keys};
 use cumulet_domain::Timestamp;
+use cumulet_domain::keypairs::KeyType;
 use cumulet_engine::Engine;
 use cumulet_engine::environment::{Clock, CreatedKey, Entropy, ImportedKey, KeyForge, Sealer};
 use zeroize::Zeroizing;
@@ -67,13 +68,20 @@ impl Sealer for FileSealer {
 pub(crate) struct AuthForge;
 
 impl KeyForge for AuthForge {
-    fn create(&self) -> Result<CreatedKey, String> {
-        let key = keys::generate_rsa().map_err(|cause| cause.to_string())?;
-        Ok(CreatedKey {
-            private_pem: key.pem,
-            fingerprint: key.fingerprint,
-            openssh: key.openssh,
-        })
+    fn create(&self, kind: KeyType) -> Result<CreatedKey, String> {
+        let created = match kind {
+            KeyType::Rsa => keys::generate_rsa().map(|key| CreatedKey {
+                private_pem: key.pem,
+                fingerprint: key.fingerprint,
+                openssh: key.openssh,
+            }),
+            KeyType::Ed25519 => keys::generate_ed25519().map(|key| CreatedKey {
+                private_pem: key.pem,
+                fingerprint: key.public.fingerprint,
+                openssh: key.public.openssh,
+            }),
+        };
+        created.map_err(|cause| cause.to_string())
     }
 
     fn parse_public(&self, material: &[u8]) -> Result<ImportedKey, String> {
@@ -81,7 +89,7 @@ impl KeyForge for AuthForge {
         Ok(ImportedKey {
             fingerprint: key.fingerprint,
             openssh: key.openssh,
-            key_type: key.key_type.to_owned(),
+            key_type: key.key_type,
         })
     }
 }

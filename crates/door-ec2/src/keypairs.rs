@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cumulet_domain::keypairs::KeyPair;
+use cumulet_domain::keypairs::{KeyPair, KeyType};
 use cumulet_domain::tags::{TagMap, TaggedKind};
 use cumulet_engine::State;
 use cumulet_wire::time::format_iso8601;
@@ -30,11 +30,15 @@ const FILTERS: Known = Known {
 
 pub(crate) async fn create(call: &Call<'_>) -> Result<String, Refused> {
     let name = call.request.required("KeyName")?.to_owned();
+    let kind = match call.request.text("KeyType") {
+        None => KeyType::Rsa,
+        Some(name) => KeyType::of_name(name).ok_or_else(|| unknown_type(name))?,
+    };
     let tags = tags::specification(&call.request, TaggedKind::KeyPair)?;
     call.stop_if_dry_run()?;
     let engine = call.engine;
     let created = engine
-        .create_key_pair(&call.caller, name, tags.clone())
+        .create_key_pair(&call.caller, name, kind, tags.clone())
         .await?;
     let mut answer = call.answer();
     answer.leaf("keyName", &created.key_pair.name);
@@ -94,7 +98,7 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
         answer.value("keyPairId", pair.id);
         answer.leaf("keyName", &pair.name);
         answer.leaf("keyFingerprint", &pair.fingerprint);
-        answer.leaf("keyType", &pair.key_type);
+        answer.leaf("keyType", pair.key_type.name());
         tags::write(answer, state.tags_of(pair.id));
         if request.is_true("IncludePublicKey") {
             answer.leaf("publicKey", &pair.public_key);
@@ -106,6 +110,15 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
 
 fn of_id<'a>(state: &'a State, call: &Call<'_>, id: &str) -> Option<&'a Arc<KeyPair>> {
     state.key_pair(call.caller.account, id.parse().ok()?)
+}
+
+fn unknown_type(name: &str) -> Refused {
+    let name: String = name.chars().take(120).collect();
+    Refused::new(
+        400,
+        "InvalidParameterValue",
+        format!("The value '{name}' of the parameter KeyType is not one of rsa, ed25519"),
+    )
 }
 
 fn unknown_id(id: &str) -> Refused {

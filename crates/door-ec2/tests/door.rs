@@ -424,6 +424,20 @@ async fn key_pairs_come_and_go() {
         )
         .await;
     assert_eq!(bad.code(400), "InvalidKey.Format");
+    let typed = |kind| [("KeyName", "curved"), ("KeyType", kind)];
+    let bad = client.ask("CreateKeyPair", NEW, &typed("dsa")).await;
+    assert_eq!(bad.code(400), "InvalidParameterValue");
+    assert!(bad.text.contains("'dsa'"), "{}", bad.text);
+    let made = client.ask("CreateKeyPair", NEW, &typed("ed25519")).await;
+    let key = made.ok().value("keyMaterial").unwrap();
+    assert!(key.starts_with("-----BEGIN OPENSSH PRIVATE KEY-----"));
+    let curved = [("KeyName.1", "curved"), ("IncludePublicKey", "true")];
+    let shown = client.ask("DescribeKeyPairs", NEW, &curved).await.ok();
+    assert_eq!(shown.values("keyType"), ["ed25519"]);
+    let public = shown.value("publicKey").unwrap();
+    assert!(public.starts_with("ssh-ed25519 "), "{public}");
+    let gone = [("KeyName", "curved")];
+    client.ask("DeleteKeyPair", NEW, &gone).await.ok();
     let all = client.ask("DescribeKeyPairs", NEW, &[]).await.ok();
     assert_eq!(all.values("keyName"), ["one", "two"]);
     assert_eq!(all.values("keyType"), ["rsa", "ed25519"]);

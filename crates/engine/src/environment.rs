@@ -5,6 +5,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use cumulet_domain::keypairs::KeyType;
 use cumulet_domain::{AccountId, Timestamp};
 use zeroize::Zeroizing;
 
@@ -29,11 +30,12 @@ pub trait Sealer: Send + Sync + 'static {
 
 /// A fresh key pair.
 pub struct CreatedKey {
-    /// Unencrypted PEM of the form `BEGIN RSA PRIVATE KEY`.
+    /// Unencrypted PEM of the form `BEGIN RSA PRIVATE KEY`, or `BEGIN OPENSSH PRIVATE KEY` for Ed25519.
     pub private_pem: Zeroizing<String>,
-    /// SHA-1 over the PKCS#8 DER form, octets joined by colons.
+    /// For RSA SHA-1 over the PKCS#8 DER form, octets joined by colons; for Ed25519 SHA-256 over
+    /// OpenSSH's public form, in base64.
     pub fingerprint: String,
-    /// `ssh-rsa AAAA…`, no comment, no line end.
+    /// `ssh-rsa AAAA…` or `ssh-ed25519 AAAA…`, no comment, no line end.
     pub openssh: String,
 }
 
@@ -42,15 +44,14 @@ pub struct CreatedKey {
 pub struct ImportedKey {
     pub fingerprint: String,
     pub openssh: String,
-    /// `rsa` or `ed25519`.
-    pub key_type: String,
+    pub key_type: KeyType,
 }
 
 /// Makes and reads keys.  Blocking: called off the async threads.
 pub trait KeyForge: Send + Sync + 'static {
     /// # Errors
     /// A text for the log.
-    fn create(&self) -> Result<CreatedKey, String>;
+    fn create(&self, kind: KeyType) -> Result<CreatedKey, String>;
     /// # Errors
     /// A text for the user.
     fn parse_public(&self, material: &[u8]) -> Result<ImportedKey, String>;

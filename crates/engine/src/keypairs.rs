@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use cumulet_domain::keypairs::{KeyPair, check_key_name};
+use cumulet_domain::keypairs::{KeyPair, KeyType, check_key_name};
 use cumulet_domain::tags::TagMap;
 use cumulet_domain::{AccountId, Error, KeyPairId, Resource};
 use cumulet_store::Plan;
@@ -56,7 +56,7 @@ impl State {
 }
 
 impl Engine {
-    /// Makes a 2048-bit RSA key pair and keeps its public half.
+    /// Makes a key pair, of 2048 bits if it is RSA, and keeps its public half.
     ///
     /// # Errors
     /// `AlreadyExists`, `InvalidValue`, `Missing`.
@@ -64,6 +64,7 @@ impl Engine {
         &self,
         caller: &Caller,
         name: String,
+        kind: KeyType,
         tags: TagMap,
     ) -> Result<KeyPairCreated, Error> {
         check_key_name(&name)?;
@@ -78,7 +79,7 @@ impl Engine {
             });
         }
         let forge = self.environment().forge.clone();
-        let created = tokio::task::spawn_blocking(move || forge.create()).await;
+        let created = tokio::task::spawn_blocking(move || forge.create(kind)).await;
         let created = created.map_err(Error::internal)?.map_err(Error::internal)?;
         let mut draws = self.draw(1);
         let key_pair = KeyPair {
@@ -87,7 +88,7 @@ impl Engine {
             fingerprint: created.fingerprint,
             public_key: format!("{} {name}", created.openssh),
             name,
-            key_type: "rsa".into(),
+            key_type: kind,
             created: self.environment().now(),
         };
         let plan = move |state: &State| plan_new(state, key_pair, draws, tags);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use cumulet_domain::keypairs::KeyType;
 use cumulet_domain::{AccountId, Timestamp};
 use cumulet_engine::environment::{
     Clock, CreatedKey, Entropy, ImageObjects, ImportedKey, KeyForge, ObjectError, ObjectReader,
@@ -90,11 +91,19 @@ impl Sealer for PlainSealer {
     }
 }
 
-/// Makes the same key each time.
+/// Makes the same RSA key each time.
 pub(super) struct OneKey;
 
 impl KeyForge for OneKey {
-    fn create(&self) -> Result<CreatedKey, String> {
+    fn create(&self, kind: KeyType) -> Result<CreatedKey, String> {
+        if kind == KeyType::Ed25519 {
+            let key = cumulet_auth::keys::generate_ed25519().map_err(|cause| cause.to_string())?;
+            return Ok(CreatedKey {
+                private_pem: key.pem,
+                fingerprint: key.public.fingerprint,
+                openssh: key.public.openssh,
+            });
+        }
         let key = rsa_key();
         Ok(CreatedKey {
             private_pem: key.pem.clone(),
@@ -107,7 +116,7 @@ impl KeyForge for OneKey {
         Ok(ImportedKey {
             fingerprint: key.fingerprint,
             openssh: key.openssh,
-            key_type: key.key_type.into(),
+            key_type: key.key_type,
         })
     }
 }

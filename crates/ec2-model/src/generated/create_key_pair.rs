@@ -17,7 +17,7 @@ static PARAMETERS: &[Parameter] = &[
     Parameter { name: "DryRun", kind: Kind::Boolean, first: V2013_06_15, last: None, rule: Rule::Honoured },
     Parameter { name: "KeyFormat", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Only("pem") },
     Parameter { name: "KeyName", kind: Kind::Text, first: V2006_06_26, last: None, rule: Rule::Required },
-    Parameter { name: "KeyType", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Only("rsa") },
+    Parameter { name: "KeyType", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Honoured },
     Parameter { name: "TagSpecification.n.ResourceType", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Honoured },
     Parameter { name: "TagSpecification.n.Tag.n.Key", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Honoured },
     Parameter { name: "TagSpecification.n.Tag.n.Value", kind: Kind::Text, first: V2016_11_15, last: None, rule: Rule::Honoured },

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use cumulet_domain::ids::IdFormat;
 use cumulet_domain::images::BootKind;
 use cumulet_domain::instances::InstanceState;
+use cumulet_domain::keypairs::KeyType;
 use cumulet_domain::{AccountId, Digest, ImageId, InstanceId, Timestamp};
 use cumulet_engine::environment::{
     Clock, CreatedKey, Entropy, Environment, ImageObjects, ImportedKey, KeyForge, ObjectError,
@@ -232,7 +233,7 @@ impl Sealer for PlainSealer {
 struct NoForge;
 
 impl KeyForge for NoForge {
-    fn create(&self) -> Result<CreatedKey, String> {
+    fn create(&self, _kind: KeyType) -> Result<CreatedKey, String> {
         Ok(CreatedKey {
             private_pem: Zeroizing::new(String::new()),
             openssh: "ssh-rsa none".into(),

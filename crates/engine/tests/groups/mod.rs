@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cumulet_domain::Error;
+use cumulet_domain::keypairs::KeyType;
 use cumulet_domain::security_groups::{Era, GroupRef, SecurityGroup, Source, Traffic};
 use cumulet_engine::security_groups::{RuleAsked, SourceAsked};
 
@@ -55,7 +56,7 @@ async fn who_gets_a_number_again_is_not_let_in_by_old_rules() {
             .unwrap();
     }
     // What cannot go changes nothing of others'.
-    let theirs = engine.create_key_pair(&them, "key".into(), Default::default());
+    let theirs = engine.create_key_pair(&them, "key".into(), KeyType::Rsa, Default::default());
     theirs.await.unwrap();
     let refused = engine.delete_account(account(3)).await;
     assert!(matches!(refused, Err(Error::IncorrectState { .. })));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use cumulet_domain::ids::IdFormat;
 use cumulet_domain::images::BootKind;
 use cumulet_domain::instances::InstanceState;
+use cumulet_domain::keypairs::KeyType;
 use cumulet_domain::tags::TagMap;
 use cumulet_domain::{Digest, Error};
 use cumulet_engine::images::StoredBytes;
@@ -37,7 +38,7 @@ async fn add_image(cloud: &Cloud, name: &str) -> Result<String, Error> {
 
 async fn add_key(cloud: &Cloud, name: &str) -> Result<String, Error> {
     let (engine, me) = (&cloud.engine, caller_of(1));
-    let created = engine.create_key_pair(&me, name.into(), TagMap::new());
+    let created = engine.create_key_pair(&me, name.into(), KeyType::Rsa, TagMap::new());
     Ok(digits(created.await?.key_pair.id))
 }
 

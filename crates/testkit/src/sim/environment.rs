@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use cumulet_domain::keypairs::KeyType;
 use cumulet_domain::{AccountId, Timestamp};
 use cumulet_engine::environment::{
     Clock, CreatedKey, Entropy, Environment, ImageObjects, ImportedKey, KeyForge, ObjectError,
@@ -55,7 +56,7 @@ impl Sealer for Given {
 }
 
 impl KeyForge for Given {
-    fn create(&self) -> Result<CreatedKey, String> {
+    fn create(&self, _kind: KeyType) -> Result<CreatedKey, String> {
         Err("keys are imported here: making one takes a thread".into())
     }
 
@@ -64,7 +65,7 @@ impl KeyForge for Given {
         Ok(ImportedKey {
             fingerprint: format!("{:02x}", material.len()),
             openssh,
-            key_type: "rsa".into(),
+            key_type: KeyType::Rsa,
         })
     }
 }
