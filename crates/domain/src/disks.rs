@@ -60,6 +60,17 @@ pub fn size_gib(preparation: &Preparation, sizes: Sizes) -> Option<u64> {
     Some(size_mib.div_ceil(1024))
 }
 
+/// The refusal of what a launch says of an image whose bytes nobody has looked at yet.
+pub fn unknown_yet(image: &Image, parameter: &str) -> Error {
+    Error::Unavailable {
+        resource: Resource::Image,
+        id: image.id.to_string(),
+        why: Some(format!(
+            "it is still being prepared, so that {parameter} cannot be told to be so"
+        )),
+    }
+}
+
 /// What is where, by the names that EC2 has for it; the first is the root.
 pub fn devices(kind: BootKind, sizes: Sizes) -> Vec<(&'static [&'static str], &'static str)> {
     const ROOT: &[&str] = &["ami", "root"];
@@ -87,14 +98,7 @@ impl DeviceClaim {
         let (kind, size) = match (&image.preparation, size_gib(&image.preparation, sizes)) {
             (Preparation::Ready { kind, .. }, Some(size)) => (*kind, size),
             _ => {
-                return Err(Error::Unavailable {
-                    resource: Resource::Image,
-                    id: image.id.to_string(),
-                    why: Some(format!(
-                        "it is still being prepared, so that {} cannot be told to be so",
-                        self.parameter
-                    )),
-                });
+                return Err(unknown_yet(image, &self.parameter));
             }
         };
         let devices = devices(kind, sizes);

@@ -3,27 +3,15 @@
 mod common;
 
 use common::{Client, Cloud, Reply};
-use cumulet_domain::images::BootKind;
 use cumulet_domain::instances::InstanceState;
-use cumulet_engine::images::StoredBytes;
 
 const NEW: &str = "2016-11-15";
 
 async fn world() -> (Cloud, Client, String) {
     let cloud = Cloud::start().await;
     let client = cloud.client();
-    let stored = StoredBytes {
-        digest: common::A_DIGEST,
-        size_bytes: 1 << 20,
-        kind: BootKind::Disk,
-    };
-    let name = "an-image".to_owned();
-    let image = cloud
-        .engine
-        .add_stored_image(client.account, name, true, stored)
-        .await
-        .expect("image");
-    (cloud, client, image.id.to_string())
+    let image = cloud.image(client.account, "an-image", true).await;
+    (cloud, client, image.to_string())
 }
 
 async fn run(client: &Client, image: &str, more: &[(&str, &str)]) -> Reply {
@@ -31,17 +19,6 @@ async fn run(client: &Client, image: &str, more: &[(&str, &str)]) -> Reply {
     client
         .ask("RunInstances", NEW, &[&usual, more].concat())
         .await
-}
-
-/// The values of one element of the only instance.
-fn of(reply: &Reply, name: &str) -> Vec<String> {
-    let path = format!("instancesSet/item/{name}");
-    reply
-        .elements()
-        .into_iter()
-        .filter(|(found, _)| found.ends_with(&path))
-        .map(|(_, text)| text)
-        .collect()
 }
 
 /// What is true of every launch of this image as this type, as tools say it.
@@ -254,7 +231,7 @@ async fn the_devices_of_the_first_images_are_named_as_they_are() {
     );
     let kernel = cloud.add_kernel().await;
     let launched = boots_with(kernel.to_string()).await.ok();
-    assert_eq!(of(&launched, "kernelId"), [kernel.to_string()]);
+    assert_eq!(launched.of_instance("kernelId"), [kernel.to_string()]);
     let other = boots_with("aki-12345678".into()).await;
     assert!(other.text.contains(&kernel.to_string()), "{}", other.text);
     let malformed = boots_with("vmlinuz".into()).await;
@@ -280,7 +257,7 @@ async fn the_devices_of_the_first_images_are_named_as_they_are() {
 
 /// The address of the only instance of an answer.
 fn address(reply: &Reply) -> Vec<String> {
-    of(reply, "privateIpAddress")
+    reply.of_instance("privateIpAddress")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -411,9 +388,9 @@ async fn an_interface_is_described_as_it_was_asked_for() {
     let token = ("ClientToken", "once");
     let launched = run(&client, &image, &[index, described, token]).await.ok();
     let path = "networkInterfaceSet/item/description";
-    assert_eq!(of(&launched, path), [described.1]);
+    assert_eq!(launched.of_instance(path), [described.1]);
     let plain = run(&client, &image, &[index]).await.ok();
-    assert_eq!(of(&plain, path), [""]);
+    assert_eq!(plain.of_instance(path), [""]);
     let filter = [
         ("Filter.1.Name", "description"),
         ("Filter.1.Value.1", "*web*"),
@@ -433,7 +410,7 @@ async fn an_interface_is_described_as_it_was_asked_for() {
         let long = ("NetworkInterface.1.Description", text.as_str());
         let reply = run(&client, &image, &[index, long]).await;
         if is_taken {
-            assert_eq!(of(&reply.ok(), path), [text]);
+            assert_eq!(reply.ok().of_instance(path), [text]);
         } else {
             assert_eq!(reply.code(400), "InvalidParameterValue");
         }
@@ -454,7 +431,7 @@ async fn the_interface_names_the_groups_of_its_instance() {
         "groupSet/item/groupId",
         "networkInterfaceSet/item/groupSet/item/groupId",
     ] {
-        let found = of(&launched, path);
+        let found = launched.of_instance(path);
         assert_eq!(found, [group.as_str()], "{path}: {}", launched.text);
     }
     for (more, code) in [
@@ -486,7 +463,7 @@ async fn the_interface_names_the_groups_of_its_instance() {
     );
     let by_soap = client.soap("RunInstances", "2013-08-15", &inside).await;
     assert_eq!(
-        of(&by_soap, "groupSet/item/groupId"),
+        by_soap.of_instance("groupSet/item/groupId"),
         [group],
         "{}",
         by_soap.text

@@ -28,17 +28,6 @@ async fn chosen(client: &Client, name: &str, value: &str) -> Vec<String> {
     reply.values("instanceId")
 }
 
-/// The values of one element of the only instance.
-fn of(reply: &Reply, name: &str) -> Vec<String> {
-    let path = format!("instancesSet/item/{name}");
-    reply
-        .elements()
-        .into_iter()
-        .filter(|(found, _)| found.ends_with(&path))
-        .map(|(_, text)| text)
-        .collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_tool_asked_for_it_reads_again() {
     let (cloud, client, image) = world().await;
@@ -145,14 +134,19 @@ async fn what_a_tool_asked_for_it_reads_again() {
             "true",
         ),
     ] {
-        assert_eq!(of(&read, name), [wanted], "{name}");
+        assert_eq!(read.of_instance(name), [wanted], "{name}");
     }
     // No public address was asked for, and there is none.
-    assert!(of(&read, "networkInterfaceSet/item/association").is_empty());
+    assert!(
+        read.of_instance("networkInterfaceSet/item/association")
+            .is_empty()
+    );
     // Versions without these elements do not have them.
     let old = client.ask("DescribeInstances", "2009-04-04", &ids).await;
     let old = old.ok();
-    assert!(of(&old, "subnetId").is_empty() && of(&old, "networkInterfaceSet").is_empty());
+    assert!(
+        old.of_instance("subnetId").is_empty() && old.of_instance("networkInterfaceSet").is_empty()
+    );
     cloud.stop().await;
 }
 

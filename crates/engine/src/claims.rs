@@ -3,7 +3,7 @@
 //! Tools of today describe the whole machine that they expect: its processors, its devices.  None
 //! of that is made as they say; a launch is refused of which it is not so.
 
-use cumulet_domain::disks::{DeviceClaim, Holds};
+use cumulet_domain::disks::{self, DeviceClaim, Holds};
 use cumulet_domain::images::{BootKind, Image, Preparation};
 use cumulet_domain::instance_types::InstanceType;
 use cumulet_domain::{Error, KernelId};
@@ -46,7 +46,8 @@ impl Claims {
     }
 
     /// # Errors
-    /// `Unsupported` unless an instance of this image boots with the kernel now.
+    /// `Unavailable` while nothing is known of the image; `Unsupported` unless an instance of it boots
+    /// with the kernel now.
     pub(crate) fn check_kernel(
         &self,
         image: &Image,
@@ -63,7 +64,7 @@ impl Claims {
             (Preparation::Ready { .. }, Some(default)) => format!("boots with {default}"),
             (Preparation::Ready { .. }, None) => "has no kernel to boot with".to_owned(),
             (Preparation::Pending { .. } | Preparation::Failed { .. }, _) => {
-                "is not prepared".to_owned()
+                return Err(disks::unknown_yet(image, "KernelId"));
             }
         };
         Err(Error::Unsupported {
@@ -74,8 +75,8 @@ impl Claims {
         })
     }
 
-    /// Tells each value by its name, for the digest of a launch.
-    pub(crate) fn tell(&self, value: &mut dyn FnMut(&str, &[u8])) {
+    /// Hands each value to a digest, by its name.
+    pub(crate) fn digest_into(&self, value: &mut dyn FnMut(&str, &[u8])) {
         if let Some(cores) = self.cores {
             value("cores", cores.to_string().as_bytes());
         }
@@ -96,5 +97,33 @@ impl Claims {
                 Holds::Nothing => value("no-device", b""),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volumes::tests::image;
+
+    #[test]
+    fn a_kernel_is_checked_once_the_image_is_known() {
+        let kernel = KernelId::from_random(1);
+        let claims = Claims {
+            kernel: Some(kernel),
+            ..Claims::default()
+        };
+        let ready = image(1, BootKind::Rootfs);
+        assert_eq!(claims.check_kernel(&ready, Some(kernel)), Ok(()));
+        let refused = claims.check_kernel(&ready, None).unwrap_err();
+        assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
+        // Asking again helps, as it does a launch that says nothing of its kernel.
+        let mut pending = ready;
+        pending.preparation = Preparation::Pending {
+            percent: 1,
+            failures: 0,
+        };
+        let refused = claims.check_kernel(&pending, Some(kernel)).unwrap_err();
+        assert!(matches!(refused, Error::Unavailable { .. }), "{refused}");
+        assert!(refused.to_string().contains("KernelId"), "{refused}");
     }
 }

@@ -301,7 +301,7 @@ fn parameters_digest(launch: &Launch) -> String {
     if let Some(description) = &launch.port_description {
         value("port-description", description.as_bytes());
     }
-    launch.claims.tell(&mut value);
+    launch.claims.digest_into(&mut value);
     for (kind, tags) in &launch.tags {
         for (key, text) in tags {
             value("tagged", kind.as_str().as_bytes());

@@ -247,3 +247,31 @@ impl From<ReservationV1> for Reservation {
 pub fn put_user_data(reservation: ReservationId, bytes: Bytes) -> Change {
     Change::put(USER_DATA, reservation.to_string(), bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the first program wrote it that knew of a launch's description of its ports.
+    #[test]
+    fn reservations_are_read_with_and_without_what_came_later() {
+        const EARLIER: &str = r#"{"v":2,"r":{"id":"r-4bb997dd4a1b9e648","owner":"123456789012","created":1,"groups":[{"id":"sg-0123456789abcdef0","name":"default"}],"instances":["i-8a81ad9bad12999c3"],"client_token":null,"has_user_data":false}}"#;
+        let earlier = Reservation::read(EARLIER.as_bytes()).unwrap();
+        assert_eq!(earlier.port_description, None);
+        let later = EARLIER.replace(
+            r#""has_user_data":false"#,
+            r#""has_user_data":false,"port_description":"the front""#,
+        );
+        let read = Reservation::read(later.as_bytes()).unwrap();
+        assert_eq!(read.port_description.as_deref(), Some("the front"));
+        // Both are written as they were read.
+        for (record, text) in [(earlier, EARLIER), (read, later.as_str())] {
+            let wrote = record.put().value.expect("a value");
+            let wrote: serde_json::Value = serde_json::from_slice(&wrote).unwrap();
+            assert_eq!(
+                wrote,
+                serde_json::from_str::<serde_json::Value>(text).unwrap()
+            );
+        }
+    }
+}

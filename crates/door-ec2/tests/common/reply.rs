@@ -88,6 +88,11 @@ impl Reply {
             .collect()
     }
 
+    /// Texts of this element of the instances that the answer lists.
+    pub(crate) fn of_instance(&self, name: &str) -> Vec<String> {
+        self.values(&format!("instancesSet/item/{name}"))
+    }
+
     pub(crate) fn value(&self, name: &str) -> Option<String> {
         self.values(name).into_iter().next()
     }
