@@ -3,7 +3,7 @@
 use cumulet_domain::VpcId;
 
 use crate::call::Call;
-use crate::error::Refused;
+use crate::error::{Refused, shown};
 
 /// What is known of an account, by EC2's names.  There are no public addresses.
 fn attributes(call: &Call<'_>) -> Vec<(&'static str, String)> {
@@ -27,7 +27,7 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     let asked = call.request.list("AttributeName");
     for name in &asked {
         if *name != WITHOUT_LIMIT && !all.iter().any(|(known, _)| known == name) {
-            let name: String = name.chars().take(120).collect();
+            let name = shown(name);
             return Err(Refused::invalid(format!(
                 "Value ({name}) for parameter attributeName is invalid. Unknown account attribute."
             )));

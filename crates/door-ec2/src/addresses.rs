@@ -6,7 +6,7 @@
 use std::net::Ipv4Addr;
 
 use crate::call::Call;
-use crate::error::Refused;
+use crate::error::{Refused, shown};
 use crate::filters::{Filters, Known};
 
 const FILTERS: Known = Known {
@@ -44,10 +44,6 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     let mut answer = call.answer();
     answer.list("addressesSet", None::<()>, |_, ()| {});
     Ok(answer.finish())
-}
-
-fn shown(text: &str) -> String {
-    text.chars().take(120).collect()
 }
 
 fn no_address(text: &str) -> Refused {

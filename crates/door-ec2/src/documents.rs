@@ -4,10 +4,7 @@ use cumulet_ec2_model::soap::LAST;
 use cumulet_ec2_model::{Version, wsdl};
 use http::{Method, Request};
 
-use crate::error::Refused;
-
-/// Longest text of the path that a refusal repeats.
-const SHOWN_LEN_MAX: usize = 64;
+use crate::error::{Refused, shown};
 
 /// Whether a request asks for a document, and not for an operation.
 pub(crate) fn is_asked<B>(request: &Request<B>) -> bool {
@@ -54,7 +51,7 @@ fn version_of(asked: &str) -> Option<Version> {
 }
 
 fn missing(asked: &str) -> Refused {
-    let shown: String = asked.chars().take(SHOWN_LEN_MAX).collect();
+    let shown = shown(asked);
     let versions: Vec<&str> = Version::all()
         .filter(|version| *version <= LAST)
         .map(Version::as_str)

@@ -5,7 +5,7 @@
 
 use cumulet_ec2_model::Request;
 
-use crate::error::Refused;
+use crate::error::{Refused, shown};
 
 /// Most filters of one request, and most values of all of them together; EC2's own limits are 50
 /// and 200.
@@ -47,7 +47,7 @@ impl<'a> Filters<'a> {
         }
         for (name, _) in &filters {
             if !known.has(name) {
-                let name: String = name.chars().take(120).collect();
+                let name = shown(name);
                 return Err(Refused::invalid(format!("The filter '{name}' is invalid")));
             }
         }

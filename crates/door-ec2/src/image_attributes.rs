@@ -10,7 +10,7 @@ use cumulet_ec2_model::{Answer, Request, dates};
 use cumulet_engine::image_attributes::Modification;
 
 use crate::call::Call;
-use crate::error::Refused;
+use crate::error::{Refused, shown};
 use crate::images::{parse_id, write_product_codes};
 
 const LAUNCH_PERMISSION: &str = "launchPermission";
@@ -38,10 +38,6 @@ const NOT_RECORDED: &[&str] = &["lastLaunchedTime"];
 
 /// The group of everybody, the only one that may launch.
 const EVERYBODY: &str = "all";
-
-fn shown(text: &str) -> String {
-    text.chars().take(120).collect()
-}
 
 fn invalid_attribute(name: &str) -> Refused {
     Refused::invalid(format!("Invalid attribute: {}", shown(name)))

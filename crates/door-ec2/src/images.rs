@@ -10,7 +10,7 @@ use cumulet_engine::images::{ExecutableFilter, ImagesQuery, OwnerFilter, Registe
 use cumulet_wire::time::format_iso8601;
 
 use crate::call::Call;
-use crate::error::Refused;
+use crate::error::{Refused, shown};
 use crate::filters::{Filters, Known};
 use crate::paging::Page;
 use crate::tags;
@@ -79,8 +79,6 @@ const FILTERS: Known = Known {
 /// What every image holds, in EC2's words, and their word for launching such a one.
 pub(crate) const PLATFORM: &str = "Linux/UNIX";
 pub(crate) const USAGE_OPERATION: &str = "RunInstances";
-/// Longest text of the caller's that a message repeats.
-const SHOWN_LEN_MAX: usize = 120;
 /// How products are sold here, in EC2's words: by the operator, and on no market place.
 const PRODUCT_TYPE: &str = "devpay";
 
@@ -91,7 +89,7 @@ const PRODUCT_TYPE: &str = "devpay";
 pub(crate) fn parse_id(text: &str) -> Result<ImageId, Error> {
     text.parse().map_err(|_| Error::Malformed {
         resource: Resource::Image,
-        id: text.chars().take(120).collect(),
+        id: shown(text),
         form: "ami-...".into(),
     })
 }
@@ -103,7 +101,7 @@ pub(crate) async fn register(call: &Call<'_>) -> Result<String, Refused> {
         Some("i386") => Some(Architecture::I386),
         Some("x86_64") => Some(Architecture::X86_64),
         Some(other) => {
-            let other: String = other.chars().take(120).collect();
+            let other = shown(other);
             return Err(Refused::invalid(format!(
                 "Invalid value '{other}' for Architecture. It is i386 or x86_64."
             )));
@@ -179,7 +177,7 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
 fn parse_account(text: &str) -> Result<AccountId, Error> {
     text.parse().map_err(|_| Error::Malformed {
         resource: Resource::Account,
-        id: text.chars().take(120).collect(),
+        id: shown(text),
         form: "an account id of 12 digits, self or all".into(),
     })
 }
@@ -189,7 +187,7 @@ fn parse_owner(text: &str) -> OwnerFilter {
         "self" => OwnerFilter::Caller,
         other => match other.parse() {
             Ok(account) => OwnerFilter::Account(account),
-            Err(_) => OwnerFilter::Alias(other.chars().take(SHOWN_LEN_MAX).collect()),
+            Err(_) => OwnerFilter::Alias(shown(other)),
         },
     }
 }

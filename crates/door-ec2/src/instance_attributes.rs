@@ -6,7 +6,7 @@ use cumulet_ec2_model::Answer;
 use cumulet_wire::base64;
 
 use crate::call::Call;
-use crate::error::Refused;
+use crate::error::{Refused, shown};
 use crate::filters::{Filters, Known};
 use crate::images::{root_device, write_product_codes};
 use crate::instances::{ids, parse_id};
@@ -50,7 +50,7 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
         .iter()
         .find(|name| **name == asked && answer.has(name));
     let Some(attribute) = known else {
-        let asked: String = asked.chars().take(120).collect();
+        let asked = shown(asked);
         return Err(Refused::invalid(format!(
             "Value ({asked}) for parameter attribute is invalid. Unknown attribute."
         )));

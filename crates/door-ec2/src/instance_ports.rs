@@ -11,7 +11,7 @@ use cumulet_domain::{Error, NetworkInterfaceId, Resource, SubnetId, VpcId};
 use cumulet_ec2_model::{Answer, ModelError, Request};
 use cumulet_wire::time::format_iso8601;
 
-use crate::error::Refused;
+use crate::error::{Refused, shown};
 use crate::reservation::{Surroundings, write_groups};
 use crate::security_groups;
 use crate::tags;
@@ -237,7 +237,7 @@ fn address(request: &Request<'_>, name: &str) -> Result<Option<Ipv4Addr>, Refuse
     let given = request.text(name).filter(|text| !text.is_empty());
     let parsed = given.map(|text| {
         text.parse().map_err(|_| {
-            let text: String = text.chars().take(120).collect();
+            let text = shown(text);
             Refused::invalid(format!(
                 "Invalid value '{text}' for {name}. It is an IPv4 address."
             ))

@@ -7,7 +7,7 @@ use cumulet_domain::instance_types::InstanceType;
 use cumulet_ec2_model::Answer;
 
 use crate::call::Call;
-use crate::error::Refused;
+use crate::error::{Refused, shown};
 use crate::filters::{Filters, Known};
 use crate::paging::Page;
 use crate::regions::zone_id;
@@ -261,7 +261,7 @@ pub(crate) fn describe_offerings(call: &Call<'_>) -> Result<String, Refused> {
         // There are none, so that they have no types.
         "outpost" => None,
         other => {
-            let other: String = other.chars().take(120).collect();
+            let other = shown(other);
             return Err(Refused::invalid(format!(
                 "Value ({other}) for parameter locationType is invalid."
             )));

@@ -6,7 +6,7 @@ use cumulet_wire::base64;
 use cumulet_wire::time::format_iso8601;
 
 use crate::call::Call;
-use crate::error::Refused;
+use crate::error::{Refused, shown};
 use crate::filters::Filters;
 use crate::instance_filters::{FILTERS, filter_values};
 use crate::paging::{self, Page};
@@ -22,7 +22,7 @@ const INSTANCE_BYTES: usize = 2_200;
 pub(crate) fn parse_id(text: &str) -> Result<InstanceId, Error> {
     text.parse().map_err(|_| Error::Malformed {
         resource: Resource::Instance,
-        id: text.chars().take(120).collect(),
+        id: shown(text),
         form: "i-...".into(),
     })
 }

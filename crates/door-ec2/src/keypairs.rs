@@ -9,7 +9,7 @@ use cumulet_engine::State;
 use cumulet_wire::time::format_iso8601;
 
 use crate::call::Call;
-use crate::error::Refused;
+use crate::error::{Refused, shown};
 use crate::filters::{Filters, Known};
 use crate::tags;
 
@@ -81,17 +81,17 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     let filters = Filters::of(request, &FILTERS)?;
     call.stop_if_dry_run()?;
     let state = call.engine.snapshot();
-    let mut by_id: BTreeMap<&str, Arc<KeyPair>> = BTreeMap::new();
+    let mut of_ids: BTreeMap<&str, Arc<KeyPair>> = BTreeMap::new();
     for id in &ids {
         let pair = of_id(&state, call, id).ok_or_else(|| unknown_id(id))?;
-        by_id.insert(&pair.name, pair.clone());
+        of_ids.insert(&pair.name, pair.clone());
     }
-    let mut found = if names.is_empty() && !by_id.is_empty() {
-        by_id.values().cloned().collect()
+    let mut found = if names.is_empty() && !of_ids.is_empty() {
+        of_ids.values().cloned().collect()
     } else {
         call.engine.describe_key_pairs(&call.caller, &names)?
     };
-    found.retain(|pair| by_id.is_empty() || by_id.contains_key(pair.name.as_str()));
+    found.retain(|pair| of_ids.is_empty() || of_ids.contains_key(pair.name.as_str()));
     found.retain(|pair| filters.pass(|name| filter_values(pair, state.tags_of(pair.id), name)));
     let mut answer = call.answer();
     answer.list("keySet", &found, |answer, pair| {
@@ -113,7 +113,7 @@ fn of_id<'a>(state: &'a State, call: &Call<'_>, id: &str) -> Option<&'a Arc<KeyP
 }
 
 fn unknown_type(name: &str) -> Refused {
-    let name: String = name.chars().take(120).collect();
+    let name = shown(name);
     Refused::new(
         400,
         "InvalidParameterValue",
@@ -122,7 +122,7 @@ fn unknown_type(name: &str) -> Refused {
 }
 
 fn unknown_id(id: &str) -> Refused {
-    let id: String = id.chars().take(120).collect();
+    let id = shown(id);
     Refused::new(
         400,
         "InvalidKeyPair.NotFound",

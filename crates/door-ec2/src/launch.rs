@@ -10,7 +10,7 @@ use cumulet_engine::claims::Claims;
 use cumulet_engine::launch::{Launch, Part};
 
 use crate::call::Call;
-use crate::error::Refused;
+use crate::error::{Refused, shown};
 use crate::images;
 use crate::instance_ports;
 use crate::products;
@@ -53,7 +53,7 @@ fn check_addressing(asked: Option<&str>) -> Result<(), Refused> {
             "AddressingType direct is not supported here. It is public.",
         )),
         Some(other) => {
-            let other: String = other.chars().take(120).collect();
+            let other = shown(other);
             Err(Refused::invalid(format!(
                 "Invalid value '{other}' for AddressingType. It is public or direct."
             )))
@@ -68,7 +68,7 @@ fn check_zone_id(call: &Call<'_>) -> Result<(), Refused> {
     match asked.filter(|asked| !asked.is_empty() && *asked != only) {
         None => Ok(()),
         Some(other) => {
-            let other: String = other.chars().take(120).collect();
+            let other = shown(other);
             Err(Refused::invalid(format!(
                 "Invalid availability zone-id: [{other}]. The zone here is {only}."
             )))
@@ -94,7 +94,7 @@ fn kernel(request: &Request<'_>) -> Result<Option<KernelId>, Error> {
     let parsed = given.map(|text| {
         text.parse().map_err(|_| Error::Malformed {
             resource: Resource::Kernel,
-            id: text.chars().take(120).collect(),
+            id: shown(text),
             form: "aki-...".into(),
         })
     });
@@ -108,7 +108,7 @@ fn device(request: &Request<'_>, number: u32) -> Result<DeviceClaim, Refused> {
     let device = given("DeviceName").ok_or_else(|| ModelError::Missing(at("DeviceName")))?;
     let is_plain = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || b"-./".contains(&it);
     if device.len() > DEVICE_LEN_MAX || !device.bytes().all(is_plain) {
-        let device: String = device.chars().take(120).collect();
+        let device = shown(device);
         return Err(Refused::invalid(format!(
             "Invalid device name {device} for {}",
             at("DeviceName")
@@ -230,7 +230,7 @@ fn metadata(call: &Call<'_>) -> Result<Option<MetadataOptions>, Refused> {
         Some(given) if given == yes => Ok(true),
         Some(given) if given == no => Ok(false),
         Some(other) => {
-            let other: String = other.chars().take(120).collect();
+            let other = shown(other);
             Err(Refused::invalid(format!(
                 "Invalid value '{other}' for {name}. It is {yes} or {no}."
             )))

@@ -4,7 +4,7 @@ use cumulet_domain::{AccountId, Error, Resource};
 use cumulet_engine::networks::NetworkView;
 
 use crate::call::Call;
-use crate::error::Refused;
+use crate::error::{Refused, shown};
 use crate::filters::{Filters, Known};
 use crate::paging::Page;
 use crate::regions::zone_id;
@@ -174,7 +174,7 @@ pub(crate) fn describe_attribute(call: &Call<'_>) -> Result<String, Refused> {
         .into_iter()
         .find(|(name, _)| *name == asked && answer.has(name));
     let Some((attribute, value)) = known else {
-        let asked: String = asked.chars().take(120).collect();
+        let asked = shown(asked);
         return Err(Refused::invalid(format!(
             "Value ({asked}) for parameter attribute is invalid. Unknown attribute."
         )));

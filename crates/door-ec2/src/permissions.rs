@@ -10,7 +10,7 @@ use cumulet_ec2_model::{Answer, Request};
 use cumulet_engine::security_groups::{RuleAsked, RulesChanged, SourceAsked};
 
 use crate::call::Call;
-use crate::error::Refused;
+use crate::error::{Refused, shown};
 use crate::security_groups::{era_of, parse_id, subject};
 
 pub(crate) async fn authorize(call: &Call<'_>) -> Result<String, Refused> {
@@ -117,7 +117,7 @@ fn account(text: Option<&str>) -> Result<Option<AccountId>, Error> {
     let read = given.map(|text| {
         text.parse().map_err(|_| Error::Malformed {
             resource: Resource::Account,
-            id: text.chars().take(120).collect(),
+            id: shown(text),
             form: "<12 digits>".into(),
         })
     });
@@ -208,7 +208,7 @@ fn peer_group(request: &Request<'_>, at: &dyn Fn(&str) -> String) -> Result<Sour
     if let Some(vpc) = given("VpcId")
         && owner.is_none_or(|owner| VpcId::of(owner).to_string() != vpc)
     {
-        let vpc: String = vpc.chars().take(120).collect();
+        let vpc = shown(vpc);
         return Err(Error::not_found(Resource::Vpc, vpc).into());
     }
     let (group, name) = match (given("GroupId"), given("GroupName")) {

@@ -3,7 +3,7 @@
 use cumulet_domain::{Error, Resource};
 
 use crate::call::Call;
-use crate::error::Refused;
+use crate::error::{Refused, shown};
 use crate::filters::{Filters, Known};
 
 const REGION_FILTERS: Known = Known {
@@ -37,7 +37,7 @@ fn check_names(asked: &[&str], only: &str, resource: Resource) -> Result<(), Ref
     let other = asked.iter().find(|name| **name != only);
     match other {
         Some(other) => {
-            let other: String = other.chars().take(120).collect();
+            let other = shown(other);
             Err(Error::not_found(resource, other).into())
         }
         None => Ok(()),

@@ -7,7 +7,7 @@ use cumulet_ec2_model::dates::V2011_01_01;
 use cumulet_ec2_model::{Answer, Request, Version};
 
 use crate::call::Call;
-use crate::error::Refused;
+use crate::error::{Refused, shown};
 use crate::filters::{Filters, Known};
 use crate::paging::Page;
 use crate::tags;
@@ -24,7 +24,7 @@ pub(crate) fn era_of(version: Version) -> Era {
 pub(crate) fn parse_id(text: &str) -> Result<SecurityGroupId, Error> {
     text.parse().map_err(|_| Error::Malformed {
         resource: Resource::SecurityGroup,
-        id: text.chars().take(120).collect(),
+        id: shown(text),
         form: "sg-...".into(),
     })
 }
@@ -74,7 +74,7 @@ fn check_vpc(call: &Call<'_>) -> Result<(), Refused> {
     };
     let id: VpcId = text.parse().map_err(|_| Error::Malformed {
         resource: Resource::Vpc,
-        id: text.chars().take(120).collect(),
+        id: shown(text),
         form: "vpc-...".into(),
     })?;
     if id == VpcId::of(call.caller.account) {

@@ -9,12 +9,9 @@ use cumulet_wire::soap::{Envelope, SoapError, leaves};
 use http::{HeaderMap, Method, header};
 
 use crate::call::Call;
-use crate::error::Refused;
+use crate::error::{Refused, shown};
 use crate::router::{ACTION_SHOWN_MAX, dispatch};
 use crate::{Handled, RequestContext};
-
-/// Longest text of a namespace that a message repeats.
-const NAMESPACE_SHOWN_MAX: usize = 120;
 
 /// Whether a request is a SOAP message, by its head: by the header that SOAP 1.1 demands, or by the
 /// type of its body.  What the header says does not matter, as it did not to EC2: the message says
@@ -147,7 +144,7 @@ fn version_of(namespace: &str) -> Result<Version, Refused> {
             "The message names no version: its operation must be in the namespace http://ec2.amazonaws.com/doc/VERSION/",
         )),
         None => {
-            let namespace = namespace.chars().take(NAMESPACE_SHOWN_MAX).collect();
+            let namespace = shown(namespace);
             Err(request::ModelError::UnknownVersion(namespace).into())
         }
     }

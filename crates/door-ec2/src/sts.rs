@@ -4,7 +4,7 @@ use cumulet_auth::Principal;
 use cumulet_wire::xml::Writer;
 
 use crate::RequestContext;
-use crate::error::Refused;
+use crate::error::{Refused, shown};
 
 /// STS has one version.
 pub(crate) const VERSION: &str = "2011-06-15";
@@ -32,7 +32,7 @@ pub(crate) fn answer(
         return Err(Refused::new(400, "UnsupportedOperation", message));
     }
     if action != "GetCallerIdentity" {
-        let name: String = action.chars().take(120).collect();
+        let name = shown(action);
         let message = format!("Could not find operation {name} for version {VERSION}");
         return Err(Refused::new(400, "InvalidAction", message));
     }

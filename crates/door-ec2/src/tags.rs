@@ -7,7 +7,7 @@ use cumulet_domain::{Error, Resource};
 use cumulet_ec2_model::{Answer, Request};
 
 use crate::call::Call;
-use crate::error::Refused;
+use crate::error::{Refused, shown};
 use crate::filters::{Filters, Known};
 use crate::paging::Page;
 
@@ -124,7 +124,7 @@ pub(crate) fn specifications(
         let word = request.required(&format!("{prefix}.ResourceType"))?;
         let kind = kinds.iter().copied().find(|kind| kind.as_str() == word);
         let kind = kind.ok_or_else(|| {
-            let word: String = word.chars().take(120).collect();
+            let word = shown(word);
             Refused::invalid(format!(
                 "'{word}' is not a valid taggable resource type for this operation."
             ))
