@@ -123,6 +123,9 @@ pub enum Error {
     /// The resource is in a state that does not admit the operation.
     #[error("{message}")]
     IncorrectState { resource: Resource, message: String },
+    /// Nothing stands against what was asked, and nothing was done: it was to be tried only.
+    #[error("Request would have succeeded, but DryRun flag is set.")]
+    Rehearsed,
     /// Our fault; the log has the cause.
     #[error("An internal error has occurred")]
     Internal { log: String },

@@ -36,7 +36,6 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     if !asked.is_empty() {
         all.retain(|(name, _)| asked.contains(name));
     }
-    call.stop_if_dry_run()?;
     let mut answer = call.answer();
     answer.list("accountAttributeSet", &all, |answer, (name, value)| {
         answer.leaf("attributeName", name);

@@ -40,7 +40,6 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
         return Err(no_allocation(text));
     }
     Filters::of(&call.request, &FILTERS)?;
-    call.stop_if_dry_run()?;
     let mut answer = call.answer();
     answer.list("addressesSet", None::<()>, |_, ()| {});
     Ok(answer.finish())

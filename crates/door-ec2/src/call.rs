@@ -4,17 +4,36 @@ use cumulet_ec2_model::{Answer, Request, Version};
 use cumulet_engine::{Caller, Engine};
 
 use crate::RequestContext;
-use crate::error::Refused;
 
 /// A request that is authenticated and well formed.
 pub(crate) struct Call<'a> {
-    pub(crate) engine: &'a Engine,
+    /// One that commits nothing if the request is a rehearsal.
+    pub(crate) engine: Engine,
     pub(crate) caller: Caller,
     pub(crate) request: Request<'a>,
     pub(crate) context: &'a RequestContext,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    /// A request that says `DryRun` gets an engine that rehearses.
+    pub(crate) fn new(
+        engine: &Engine,
+        caller: Caller,
+        request: Request<'a>,
+        context: &'a RequestContext,
+    ) -> Self {
+        Self {
+            engine: if request.is_true("DryRun") {
+                engine.rehearsal()
+            } else {
+                engine.clone()
+            },
+            caller,
+            request,
+            context,
+        }
+    }
+
     /// An answer with its root and request id.
     pub(crate) fn answer(&self) -> Answer {
         Answer::new(
@@ -26,18 +45,6 @@ impl Call<'_> {
 
     pub(crate) fn version(&self) -> Version {
         self.request.version
-    }
-
-    /// `DryRun` ends a request that is good here, before anything is done.
-    ///
-    /// # Errors
-    /// `DryRunOperation`, EC2's way to say yes.
-    pub(crate) fn stop_if_dry_run(&self) -> Result<(), Refused> {
-        if self.request.is_true("DryRun") {
-            Err(Refused::dry_run())
-        } else {
-            Ok(())
-        }
     }
 
     /// The whole answer of operations that only succeed.  `return` is of versions up to 2013-08-15.

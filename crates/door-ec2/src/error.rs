@@ -43,11 +43,6 @@ impl Refused {
         Self::new(400, "InvalidParameterCombination", message)
     }
 
-    pub(crate) fn dry_run() -> Self {
-        let message = "Request would have succeeded, but DryRun flag is set.";
-        Self::new(412, "DryRunOperation", message)
-    }
-
     pub(crate) fn auth(error: &AuthError, profile: Profile) -> Self {
         let refusal = error.refusal(profile);
         Self::new(refusal.status, refusal.code, refusal.message)
@@ -166,6 +161,7 @@ impl From<Error> for Refused {
             },
             Error::Internal { .. } => (500, "InternalError", text),
             Error::ServiceUnavailable { .. } => (503, "Unavailable", text),
+            Error::Rehearsed => (412, "DryRunOperation", text),
         };
         Self {
             status,

@@ -55,7 +55,6 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     let id = parse_id(call.request.required("ImageId")?)?;
     let mut answer = call.answer();
     let attribute = describable(call, &answer)?;
-    call.stop_if_dry_run()?;
     let image = call.engine.image_attributes(&call.caller, id)?;
     answer.value("imageId", id);
     write(&mut answer, attribute, &image);
@@ -111,7 +110,6 @@ pub(crate) async fn modify(call: &Call<'_>) -> Result<String, Refused> {
         PRODUCT_CODES => product_code(&call.request)?,
         _ => description(&call.request)?,
     };
-    call.stop_if_dry_run()?;
     call.engine
         .modify_image_attribute(&call.caller, id, modification)
         .await?;
@@ -286,7 +284,6 @@ pub(crate) async fn reset(call: &Call<'_>) -> Result<String, Refused> {
         }
         other => return Err(invalid_attribute(other)),
     }
-    call.stop_if_dry_run()?;
     call.engine
         .reset_launch_permission(&call.caller, id)
         .await?;

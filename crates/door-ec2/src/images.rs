@@ -118,7 +118,6 @@ pub(crate) async fn register(call: &Call<'_>) -> Result<String, Refused> {
         architecture,
         tags: tags::specification(request, TaggedKind::Image)?,
     };
-    call.stop_if_dry_run()?;
     let id = call.engine.register_image(&call.caller, register).await?;
     let mut answer = call.answer();
     answer.value("imageId", id);
@@ -127,7 +126,6 @@ pub(crate) async fn register(call: &Call<'_>) -> Result<String, Refused> {
 
 pub(crate) async fn deregister(call: &Call<'_>) -> Result<String, Refused> {
     let id = parse_id(call.request.required("ImageId")?)?;
-    call.stop_if_dry_run()?;
     call.engine.deregister_image(&call.caller, id).await?;
     Ok(call.yes())
 }
@@ -146,7 +144,6 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     };
     let filters = Filters::of(request, &FILTERS)?;
     let page = Page::of(request, 1, "ImageId")?;
-    call.stop_if_dry_run()?;
     let images = call.engine.describe_images(&call.caller, &query)?;
     let aliases = call.engine.owner_aliases();
     let state = call.engine.snapshot();

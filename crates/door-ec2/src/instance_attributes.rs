@@ -55,7 +55,6 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
             "Value ({asked}) for parameter attribute is invalid. Unknown attribute."
         )));
     };
-    call.stop_if_dry_run()?;
     let views = call.engine.describe_instances(&call.caller, &[id])?;
     // Somebody else's is left out there; here there is nothing else to answer.
     let view = views
@@ -78,7 +77,7 @@ fn write(
     reservation: &Reservation,
     instance: &Instance,
 ) {
-    let surroundings = Surroundings::of(call.engine);
+    let surroundings = Surroundings::of(&call.engine);
     let image = surroundings.image(instance);
     let value = |answer: &mut Answer, value: Option<String>| {
         answer.structure(attribute, |answer| answer.optional("value", value));
@@ -125,7 +124,6 @@ pub(crate) fn describe_credits(call: &Call<'_>) -> Result<String, Refused> {
     let filters = Filters::of(&call.request, &CREDIT_FILTERS)?;
     // Its pages are never more than one; the request is read all the same.
     Page::of(&call.request, RESULTS_MIN, "InstanceId")?;
-    call.stop_if_dry_run()?;
     let views = if ids.is_empty() {
         vec![]
     } else {

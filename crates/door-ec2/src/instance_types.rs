@@ -108,7 +108,6 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     }
     let filters = Filters::of(&call.request, &FILTERS)?;
     let page = Page::of(&call.request, RESULTS_MIN, "InstanceType")?;
-    call.stop_if_dry_run()?;
     let passing = table.iter().filter(|it| {
         let is_asked = asked.is_empty() || asked.contains(&it.name.as_str());
         is_asked && filters.pass(|name| filter_values(it, name))
@@ -269,7 +268,6 @@ pub(crate) fn describe_offerings(call: &Call<'_>) -> Result<String, Refused> {
     };
     let filters = Filters::of(&call.request, &OFFERING_FILTERS)?;
     let page = Page::of(&call.request, RESULTS_MIN, "")?;
-    call.stop_if_dry_run()?;
     let offers = location.iter().flat_map(|location| {
         let types = config.instance_types.iter();
         types.map(move |it| (it.name.as_str(), location.as_str()))

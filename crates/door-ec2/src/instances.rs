@@ -38,8 +38,7 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     let ids = ids(call)?;
     let filters = Filters::of(request, &FILTERS)?;
     let page = Page::of(request, 5, "InstanceId")?;
-    call.stop_if_dry_run()?;
-    let surroundings = Surroundings::of(call.engine);
+    let surroundings = Surroundings::of(&call.engine);
     let keep = |reservation: &Reservation, instance: &Instance| {
         filters.pass(|name| filter_values(&surroundings, (reservation, instance), name))
     };
@@ -71,14 +70,12 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
 
 pub(crate) async fn reboot(call: &Call<'_>) -> Result<String, Refused> {
     let ids = ids(call)?;
-    call.stop_if_dry_run()?;
     call.engine.reboot(&call.caller, ids).await?;
     Ok(call.yes())
 }
 
 pub(crate) async fn terminate(call: &Call<'_>) -> Result<String, Refused> {
     let ids = ids(call)?;
-    call.stop_if_dry_run()?;
     let changes = call.engine.terminate(&call.caller, ids).await?;
     let mut answer = call.answer();
     answer.list("instancesSet", changes, |answer, change| {
@@ -110,7 +107,6 @@ pub(crate) async fn console(call: &Call<'_>) -> Result<String, Refused> {
             ));
         }
     };
-    call.stop_if_dry_run()?;
     let console = call.engine.console_output(&call.caller, id).await?;
     let mut answer = call.answer();
     answer.value("instanceId", id);

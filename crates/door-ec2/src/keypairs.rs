@@ -35,8 +35,7 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<String, Refused> {
         Some(name) => KeyType::of_name(name).ok_or_else(|| unknown_type(name))?,
     };
     let tags = tags::specification(&call.request, TaggedKind::KeyPair)?;
-    call.stop_if_dry_run()?;
-    let engine = call.engine;
+    let engine = &call.engine;
     let created = engine
         .create_key_pair(&call.caller, name, kind, tags.clone())
         .await?;
@@ -56,7 +55,6 @@ pub(crate) async fn import(call: &Call<'_>) -> Result<String, Refused> {
         .base64("PublicKeyMaterial", MATERIAL_BYTES_MAX)?
         .unwrap_or_default();
     let tags = tags::specification(&call.request, TaggedKind::KeyPair)?;
-    call.stop_if_dry_run()?;
     let key_pair = call
         .engine
         .import_key_pair(&call.caller, name, material, tags.clone())
@@ -79,7 +77,6 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
         .collect();
     let ids = request.list("KeyPairId");
     let filters = Filters::of(request, &FILTERS)?;
-    call.stop_if_dry_run()?;
     let state = call.engine.snapshot();
     let mut of_ids: BTreeMap<&str, Arc<KeyPair>> = BTreeMap::new();
     for id in &ids {
@@ -149,7 +146,6 @@ pub(crate) async fn delete(call: &Call<'_>) -> Result<String, Refused> {
             ));
         }
     };
-    call.stop_if_dry_run()?;
     if let Some(name) = name {
         call.engine.delete_key_pair(&call.caller, name).await?;
     }

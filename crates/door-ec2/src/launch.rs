@@ -33,10 +33,9 @@ const TAGGED: [TaggedKind; 3] = [
 
 pub(crate) async fn run(call: &Call<'_>) -> Result<String, Refused> {
     let launch = decode(call)?;
-    call.stop_if_dry_run()?;
     let launched = call.engine.launch(&call.caller, launch).await;
     let view = launched.map_err(|error| products::launch_refused(call.version(), error))?;
-    let surroundings = Surroundings::of(call.engine);
+    let surroundings = Surroundings::of(&call.engine);
     let mut answer = call.answer();
     reservation::write(&mut answer, &surroundings, &view);
     Ok(answer.finish())

@@ -93,8 +93,7 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     }
     let filters = Filters::of(&call.request, &FILTERS)?;
     let page = Page::of(&call.request, RESULTS_MIN, "NetworkInterfaceId")?;
-    call.stop_if_dry_run()?;
-    let surroundings = Surroundings::of(call.engine);
+    let surroundings = Surroundings::of(&call.engine);
     let state = call.engine.snapshot();
     let with_reservation = |instance: Arc<Instance>| {
         let reservation = state.reservations.get(&instance.reservation)?.clone();

@@ -121,7 +121,6 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     is_asked(&call.request.list("VpcId"), &network.vpc, Resource::Vpc)?;
     let filters = Filters::of(&call.request, &VPC_FILTERS)?;
     let page = Page::of(&call.request, RESULTS_MIN, "")?;
-    call.stop_if_dry_run()?;
     let state = call.engine.snapshot();
     let tags = state.tags_of(network.vpc);
     let passing = filters.pass(|name| {
@@ -179,7 +178,6 @@ pub(crate) fn describe_attribute(call: &Call<'_>) -> Result<String, Refused> {
             "Value ({asked}) for parameter attribute is invalid. Unknown attribute."
         )));
     };
-    call.stop_if_dry_run()?;
     answer.value("vpcId", network.vpc);
     answer.structure(attribute, |answer| answer.leaf("value", value));
     Ok(answer.finish())
@@ -210,7 +208,6 @@ pub(crate) fn describe_subnets(call: &Call<'_>) -> Result<String, Refused> {
     )?;
     let filters = Filters::of(&call.request, &SUBNET_FILTERS)?;
     let page = Page::of(&call.request, RESULTS_MIN, "")?;
-    call.stop_if_dry_run()?;
     let subnet = Subnet {
         network,
         owner: call.caller.account,

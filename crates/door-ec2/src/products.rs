@@ -14,8 +14,7 @@ const OPT_IN: Version = dates::V2012_05_01;
 pub(crate) fn confirm(call: &Call<'_>) -> Result<String, Refused> {
     let code = call.request.required("ProductCode")?;
     let instance = instances::parse_id(call.request.required("InstanceId")?)?;
-    call.stop_if_dry_run()?;
-    let engine = call.engine;
+    let engine = &call.engine;
     let owner = engine.confirm_product_instance(&call.caller, code, instance)?;
     let mut answer = call.answer();
     answer.value("return", owner.is_some());

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use cumulet_auth::wss::Replays;
 use cumulet_auth::{Profile, QueryPolicy, Readings, Verified, verify_query};
+use cumulet_domain::Error;
 use cumulet_ec2_model::{readings, request};
 use cumulet_engine::{Caller, Engine};
 use cumulet_wire::query::Params;
@@ -132,20 +133,29 @@ async fn answer(
     if is_sts {
         return sts::answer(action, &verified.principal, context);
     }
-    let call = Call {
-        engine,
-        caller: Caller {
-            account: verified.principal.account,
-            user: verified.principal.user,
-        },
-        request: request::check(&params)?,
-        context,
+    let caller = Caller {
+        account: verified.principal.account,
+        user: verified.principal.user,
     };
+    let call = Call::new(engine, caller, request::check(&params)?, context);
     dispatch(&call).await
 }
 
-/// The only list of what this door does; `models/ec2-requests.txt` has the same names.
+/// Does what is asked.
+///
+/// # Errors
+/// For a request that says `DryRun`, `DryRunOperation` where it would have done it: EC2's way to say
+/// yes.
 pub(crate) async fn dispatch(call: &Call<'_>) -> Result<String, Refused> {
+    let answer = perform(call).await?;
+    if call.engine.is_rehearsal() {
+        return Err(Refused::from(Error::Rehearsed));
+    }
+    Ok(answer)
+}
+
+/// The only list of what this door does; `models/ec2-requests.txt` has the same names.
+async fn perform(call: &Call<'_>) -> Result<String, Refused> {
     match call.request.operation.name {
         "RegisterImage" => images::register(call).await,
         "DescribeImages" => images::describe(call),

@@ -89,7 +89,6 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<String, Refused> {
     let description = call.request.required("GroupDescription")?.to_owned();
     check_vpc(call)?;
     let tags = tags::specification(&call.request, TaggedKind::SecurityGroup)?;
-    call.stop_if_dry_run()?;
     let group = call
         .engine
         .create_security_group(&call.caller, name, description, tags.clone())
@@ -103,7 +102,6 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<String, Refused> {
 
 pub(crate) async fn delete(call: &Call<'_>) -> Result<String, Refused> {
     let group = subject(&call.request)?;
-    call.stop_if_dry_run()?;
     call.engine
         .delete_security_group(&call.caller, group)
         .await?;
@@ -116,7 +114,6 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     let filters = Filters::of(request, &FILTERS)?;
     let page = Page::of(request, 5, "GroupId")?;
     Page::of(request, 5, "GroupName")?;
-    call.stop_if_dry_run()?;
     let mut found = call.engine.describe_security_groups(&call.caller, &refs)?;
     let state = call.engine.snapshot();
     let era = era_of(request.version);

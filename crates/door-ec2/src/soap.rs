@@ -113,12 +113,8 @@ pub(crate) async fn answer(
         let params = soap::params(operation, version, &leaves(payload)?)?;
         (signer.account, signer.user, params)
     };
-    let call = Call {
-        engine,
-        caller: Caller { account, user },
-        request: request::check_soap(&params)?,
-        context,
-    };
+    let caller = Caller { account, user };
+    let call = Call::new(engine, caller, request::check_soap(&params)?, context);
     let text = dispatch(&call).await?;
     Ok(cumulet_wire::soap::enveloped(&text))
 }

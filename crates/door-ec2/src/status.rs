@@ -42,7 +42,6 @@ pub(crate) async fn describe(call: &Call<'_>) -> Result<String, Refused> {
     let ids = instances::ids(call)?;
     let filters = Filters::of(request, &FILTERS)?;
     let page = Page::of(request, 5, "InstanceId")?;
-    call.stop_if_dry_run()?;
     let include_all = request.is_true("IncludeAllInstances");
     let (ids, next) = choose(call, ids, include_all, &page)?;
     let views = match ids.as_deref() {

@@ -28,7 +28,6 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<String, Refused> {
         }
         .into());
     }
-    call.stop_if_dry_run()?;
     call.engine.create_tags(&call.caller, &ids, tags).await?;
     Ok(call.yes())
 }
@@ -47,7 +46,6 @@ pub(crate) async fn delete(call: &Call<'_>) -> Result<String, Refused> {
             value: value.map(str::to_owned),
         });
     }
-    call.stop_if_dry_run()?;
     call.engine
         .delete_tags(&call.caller, &ids, removals)
         .await?;
@@ -57,7 +55,6 @@ pub(crate) async fn delete(call: &Call<'_>) -> Result<String, Refused> {
 pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     let filters = Filters::of(&call.request, &FILTERS)?;
     let page = Page::of(&call.request, RESULTS_MIN, "")?;
-    call.stop_if_dry_run()?;
     let all = call.engine.describe_tags(&call.caller);
     let passing = all.into_iter().filter(|tag| {
         filters.pass(|name| match name {

@@ -77,7 +77,6 @@ pub(crate) fn describe(call: &Call<'_>) -> Result<String, Refused> {
     if let Some(id) = ids.first().filter(|_| !are_disks_volumes) {
         return Err(Error::not_found(Resource::Volume, id).into());
     }
-    call.stop_if_dry_run()?;
     let config = call.engine.config();
     let around = Around {
         state: call.engine.snapshot(),

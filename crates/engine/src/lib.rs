@@ -74,6 +74,7 @@ pub struct EngineConfig {
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
+    is_rehearsal: bool,
 }
 
 struct Inner {
@@ -113,6 +114,7 @@ impl Engine {
                 troubles: troubles::Troubles::default(),
                 hands: tokio::sync::Semaphore::new(reconcile::HANDS_MAX),
             }),
+            is_rehearsal: false,
         };
         let reconcilers = reconcile::Reconcilers::start(engine.clone(), inbox);
         (engine, reconcilers)
@@ -139,7 +141,20 @@ impl Engine {
                 troubles: troubles::Troubles::default(),
                 hands: tokio::sync::Semaphore::new(reconcile::HANDS_MAX),
             }),
+            is_rehearsal: false,
         }
+    }
+
+    /// The same cloud; but a use case that would change it ends where it would commit.
+    pub fn rehearsal(&self) -> Engine {
+        Engine {
+            inner: self.inner.clone(),
+            is_rehearsal: true,
+        }
+    }
+
+    pub fn is_rehearsal(&self) -> bool {
+        self.is_rehearsal
     }
 
     /// The newest published state.
@@ -180,11 +195,18 @@ impl Engine {
     }
 
     /// Runs `plan` against the newest state and returns when its changes are durable.
+    ///
+    /// # Errors
+    /// Those of the plan; in a [rehearsal](Self::rehearsal) `Rehearsed` if it has none.
     pub(crate) async fn commit<T, F>(&self, plan: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce(&State) -> Result<Plan<T>, Error> + Send + 'static,
     {
+        if self.is_rehearsal {
+            plan(&self.snapshot())?;
+            return Err(Error::Rehearsed);
+        }
         answer_of(self.inner.store.commit(plan).await)
     }
 
