@@ -102,8 +102,7 @@ impl DeviceClaim {
             }
         };
         let devices = devices(kind, sizes);
-        let device = self.device.strip_prefix("/dev/").unwrap_or(&self.device);
-        let found = devices.iter().find(|(_, it)| *it == device);
+        let found = devices.iter().find(|(_, it)| *it == self.name());
         let names = found.map_or(&[][..], |(names, _)| names);
         let is_so = match &self.holds {
             Holds::Root { size_gib } => {
@@ -128,6 +127,11 @@ impl DeviceClaim {
                 there.join(", ")
             ),
         })
+    }
+
+    /// The device without its directory.
+    pub fn name(&self) -> &str {
+        self.device.strip_prefix("/dev/").unwrap_or(&self.device)
     }
 
     /// The claim in words.

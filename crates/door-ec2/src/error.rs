@@ -134,6 +134,7 @@ impl From<Error> for Refused {
             },
             Error::InvalidValue { parameter, .. } => match parameter.as_str() {
                 "PublicKeyMaterial" => (400, "InvalidKey.Format", text),
+                "BlockDeviceMapping" => (400, "InvalidBlockDeviceMapping", text),
                 "Name" => (400, "InvalidAMIName.Malformed", text),
                 "IpPermissions" => (400, "InvalidPermission.Malformed", text),
                 _ => (400, "InvalidParameterValue", text),

@@ -184,8 +184,11 @@ fn permission(request: &Request<'_>, era: Era, number: u32) -> Result<Vec<RuleAs
         let source = SourceAsked::Known(Source::network(network)?);
         rules.push(rule(source, &format!("{ranges}.{range}.Description")));
     }
-    if rules.is_empty() && era == Era::Classic {
-        // The samples of 2007 have a permission without a source: it lets nobody in.
+    // The samples of 2007 have a permission without a source: it lets nobody in, and later versions
+    // show and revoke it.
+    let may_lack_source =
+        era == Era::Classic || request.operation.name == "RevokeSecurityGroupIngress";
+    if rules.is_empty() && may_lack_source {
         rules.push(rule(SourceAsked::Known(Source::Nobody), ""));
     }
     if rules.is_empty() {

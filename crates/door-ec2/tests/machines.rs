@@ -167,6 +167,16 @@ const NOT_SO: &[Refusal] = &[
         "UnsupportedOperation",
         "given as 'io2', is not supported here, unless it is 'standard'",
     ),
+    (
+        &[
+            ("BlockDeviceMapping.1.DeviceName", "/dev/sda"),
+            ("BlockDeviceMapping.1.Ebs.VolumeSize", "8"),
+            ("BlockDeviceMapping.2.DeviceName", "sda"),
+            ("BlockDeviceMapping.2.Ebs.VolumeSize", "8"),
+        ],
+        "InvalidBlockDeviceMapping",
+        "BlockDeviceMapping.2 has the device 'sda'",
+    ),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,8 @@
 //! Tools of today describe the whole machine that they expect: its processors, its devices.  None
 //! of that is made as they say; a launch is refused of which it is not so.
 
+use std::collections::BTreeSet;
+
 use cumulet_domain::disks::{self, DeviceClaim, Holds};
 use cumulet_domain::images::{BootKind, Image, Preparation};
 use cumulet_domain::instance_types::InstanceType;
@@ -36,6 +38,22 @@ impl Claims {
         check("CpuOptions.CoreCount", self.cores, size.vcpus)?;
         let threads = self.threads_per_core;
         check("CpuOptions.ThreadsPerCore", threads, THREADS_PER_CORE)
+    }
+
+    /// # Errors
+    /// `InvalidValue` for a device that is said to be two things.
+    pub(crate) fn check_devices_once(&self) -> Result<(), Error> {
+        let mut seen = BTreeSet::new();
+        let twice = self.devices.iter().find(|claim| !seen.insert(claim.name()));
+        twice.map_or(Ok(()), |claim| {
+            Err(Error::invalid(
+                "BlockDeviceMapping",
+                format!(
+                    "{} has the device '{}', which another one has, too",
+                    claim.parameter, claim.device
+                ),
+            ))
+        })
     }
 
     /// # Errors

@@ -159,9 +159,14 @@ impl Engine {
         let found = instance_types::find(&self.config().instance_types, name);
         found.cloned().ok_or_else(|| {
             let name: String = name.unwrap_or_default().chars().take(120).collect();
+            let types = self.config().instance_types.iter();
+            let there: Vec<&str> = types.map(|it| it.name.as_str()).collect();
             Error::invalid(
                 "InstanceType",
-                format!("Invalid value '{name}' for InstanceType."),
+                format!(
+                    "Invalid value '{name}' for InstanceType. There are: {}",
+                    there.join(", ")
+                ),
             )
         })
     }
@@ -226,6 +231,7 @@ fn check_counts(launch: &Launch) -> Result<(), Error> {
             });
         }
     }
+    launch.claims.check_devices_once()?;
     if launch.parts.is_empty() {
         return Err(Error::InvalidCombination {
             message: "A launch names at least one image".into(),
@@ -241,7 +247,10 @@ fn check_counts(launch: &Launch) -> Result<(), Error> {
     if launches::minimum(&launch.wanted()) > u64::from(LAUNCH_COUNT_MAX) {
         return Err(Error::LimitExceeded {
             resource: Resource::Instance,
-            message: format!("One launch starts at most {LAUNCH_COUNT_MAX} instances"),
+            message: format!(
+                "One launch starts at most {LAUNCH_COUNT_MAX} instances, and {} are wanted at the least",
+                launches::minimum(&launch.wanted())
+            ),
         });
     }
     Ok(())

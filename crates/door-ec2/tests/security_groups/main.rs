@@ -198,6 +198,18 @@ async fn the_references_samples_are_answered_in_both_bindings() {
         let message = change("RangedPortsBySource", &[ranged]);
         let revoked = asker.client.soap(REVOKE, OLD, &message).await;
         assert_eq!(inside(&revoked), yes(REVOKE));
+        // What a later version shows of such a permission it revokes; it makes none.
+        let authorized = asker.client.soap(AUTHORIZE, OLD, &message).await;
+        assert_eq!(inside(&authorized), yes(AUTHORIZE));
+        let later = [
+            ("GroupName", "RangedPortsBySource"),
+            ("IpPermissions.1.IpProtocol", "tcp"),
+            ("IpPermissions.1.FromPort", "6000"),
+            ("IpPermissions.1.ToPort", "7000"),
+        ];
+        asker.client.ask(REVOKE, "2016-11-15", &later).await.ok();
+        let refused = asker.client.ask(AUTHORIZE, "2016-11-15", &later).await;
+        assert_eq!(refused.code(400), "InvalidPermission.Malformed");
         let revoked = asker
             .answer(REVOKE, &WEB, &change("WebServers", &[web]))
             .await;
