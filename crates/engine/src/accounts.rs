@@ -8,7 +8,7 @@ use cumulet_domain::accounts::{
 };
 use cumulet_domain::{AccountId, Error, Resource, SecurityGroupId};
 use cumulet_host::api::GroundPlan;
-use cumulet_store::{PLAN_CHANGES_MAX, Plan};
+use cumulet_store::{Change, PLAN_CHANGES_MAX, Plan};
 use zeroize::Zeroizing;
 
 use crate::records::Stored;
@@ -105,9 +105,16 @@ impl Engine {
         .await
     }
 
+    /// Deletes an account with its users, keys, certificates, subscriptions and tags, and the rules
+    /// of other accounts that name its groups.
+    ///
+    /// A refused account keeps all of them.  Where many groups of others have such rules, these go
+    /// some groups at a time before the account does: a crash may leave a part of them gone and the
+    /// account there, and deleting it again takes the rest.
+    ///
     /// # Errors
     /// `NotFound`; `IncorrectState` while the account owns anything but users, keys, certificates and
-    /// subscriptions.
+    /// subscriptions, or more of these than go at once.
     pub async fn delete_account(&self, id: AccountId) -> Result<(), Error> {
         // An account that gets the same number later would find them as its own.
         let objects = self.environment().objects.clone();
@@ -117,62 +124,8 @@ impl Engine {
                 message: format!("The account {id} still owns buckets"),
             });
         }
-        // What others let in of it goes with it; where that is much, most of it goes before.
-        while security_groups::without_rules_naming(&self.snapshot(), id).len() > GROUPS_MAX {
-            self.commit(move |state| {
-                find_deletable(state, id)?;
-                let groups = security_groups::without_rules_naming(state, id);
-                Ok(Plan {
-                    changes: groups.iter().take(GROUPS_MAX).map(Stored::put).collect(),
-                    answer: (),
-                })
-            })
-            .await?;
-        }
-        self.commit(move |state| {
-            let account = find_deletable(state, id)?;
-            let mut changes = vec![account.delete()];
-            let default = state.security_groups.get(&SecurityGroupId::of(id));
-            changes.extend(default.map(|group| group.delete()));
-            changes.extend(
-                state
-                    .users
-                    .values()
-                    .filter(|user| user.account == id)
-                    .map(|user| user.delete()),
-            );
-            changes.extend(
-                state
-                    .access_keys
-                    .values()
-                    .filter(|key| key.account == id)
-                    .map(|key| key.delete()),
-            );
-            changes.extend(
-                state
-                    .certificates_of(id)
-                    .map(|certificate| certificate.delete()),
-            );
-            changes.extend(state.subscriptions_of(id).map(|it| it.delete()));
-            changes.extend(tags::forget(state, state.tagged_of(id)));
-            let groups = security_groups::without_rules_naming(state, id);
-            let admitted = groups.len();
-            changes.extend(groups.iter().map(Stored::put));
-            if changes.len() > PLAN_CHANGES_MAX {
-                return Err(Error::IncorrectState {
-                    resource: Resource::Account,
-                    message: format!(
-                        "The account {id} has {} users, keys, certificates and subscriptions, too many to go at once; delete some of them before",
-                        changes.len() - 1 - admitted
-                    ),
-                });
-            }
-            Ok(Plan {
-                changes,
-                answer: (),
-            })
-        })
-        .await
+        while self.commit(move |state| plan_delete(state, id)).await? == Deletion::Begun {}
+        Ok(())
     }
 
     /// Gives an account an alias, or takes it back.
@@ -400,6 +353,55 @@ impl Engine {
         })
         .await
     }
+}
+
+/// How far a plan brings the deletion of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deletion {
+    /// Some groups of others do not let it in any more; it is still there.
+    Begun,
+    Done,
+}
+
+/// One commit of an account's deletion: the last one, or the next of those that come before it.
+fn plan_delete(state: &State, id: AccountId) -> Result<Plan<Deletion>, Error> {
+    let account = find_deletable(state, id)?;
+    let own = own_changes(state, &account);
+    let others = security_groups::without_rules_naming(state, id);
+    // Looked at in each commit: what cannot go changes nothing of others'.
+    let room = PLAN_CHANGES_MAX - others.len().min(GROUPS_MAX);
+    if own.len() > room {
+        return Err(Error::IncorrectState {
+            resource: Resource::Account,
+            message: format!(
+                "The account {id} has {} users, keys, certificates, subscriptions and other records, and {} can go at once; delete some of them before",
+                own.len() - 1,
+                room - 1
+            ),
+        });
+    }
+    let (mut changes, answer) = match others.len() > GROUPS_MAX {
+        true => (vec![], Deletion::Begun),
+        false => (own, Deletion::Done),
+    };
+    changes.extend(others.iter().take(GROUPS_MAX).map(Stored::put));
+    Ok(Plan { changes, answer })
+}
+
+/// What goes with an account of its own records, the account first.
+fn own_changes(state: &State, account: &Account) -> Vec<Change> {
+    let id = account.id;
+    let mut changes = vec![account.delete()];
+    let default = state.security_groups.get(&SecurityGroupId::of(id));
+    changes.extend(default.map(|group| group.delete()));
+    let users = state.users.values().filter(|user| user.account == id);
+    changes.extend(users.map(|user| user.delete()));
+    let keys = state.access_keys.values().filter(|key| key.account == id);
+    changes.extend(keys.map(|key| key.delete()));
+    changes.extend(state.certificates_of(id).map(|it| it.delete()));
+    changes.extend(state.subscriptions_of(id).map(|it| it.delete()));
+    changes.extend(tags::forget(state, state.tagged_of(id)));
+    changes
 }
 
 /// Records where the network lies, once; later calls return what was recorded.

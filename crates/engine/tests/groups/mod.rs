@@ -1,5 +1,6 @@
 //! Rules whose sources are of an account that goes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cumulet_domain::Error;
@@ -11,6 +12,8 @@ use crate::common::{Cloud, account, caller_of};
 
 /// So many groups of the first account, each of which admits the third's `default` and the world.
 const GROUPS: usize = 45;
+/// So many access keys, and their user and the account, fit in a commit; with `GROUPS` they do not.
+const KEYS: usize = 95;
 
 fn asked(source: SourceAsked) -> RuleAsked {
     RuleAsked {
@@ -67,6 +70,32 @@ async fn who_gets_a_number_again_is_not_let_in_by_old_rules() {
     );
     let key = engine.delete_key_pair(&them, "key".into()).await;
     assert!(key.unwrap().is_some());
+    // Nor what has too much of its own, though all of it may go.
+    let user = || "third".to_owned();
+    engine.create_user(account(3), user(), None).await.unwrap();
+    for number in 0..KEYS {
+        let id = format!("AKIA{number:016}");
+        engine
+            .create_access_key(account(3), user(), id, "secret", BTreeSet::from([2]))
+            .await
+            .unwrap();
+    }
+    let refused = engine.delete_account(account(3)).await;
+    // A commit has 100 changes: 40 groups of others, the account, and these.
+    let message = format!(
+        "has {} users, keys, certificates, subscriptions and other records, and 59 can go at once",
+        KEYS + 1
+    );
+    assert!(
+        matches!(&refused, Err(Error::IncorrectState { message: told, .. }) if told.contains(&message)),
+        "{refused:?}"
+    );
+    assert!(
+        groups_of_one(&cloud)
+            .iter()
+            .all(|group| group.ingress.len() == 2)
+    );
+    engine.delete_user(account(3), user()).await.unwrap();
 
     engine.delete_account(account(3)).await.unwrap();
     engine.create_account("other".into(), three).await.unwrap();
