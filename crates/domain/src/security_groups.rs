@@ -183,7 +183,7 @@ impl SecurityGroup {
     pub fn authorize(&mut self, rules: Vec<Rule>, era: Era) -> Result<Vec<Rule>, Error> {
         let rules = gathered(rules, era);
         for rule in &rules {
-            if self.has(rule, era) {
+            if self.has(rule.traffic, &rule.source, era) {
                 return Err(Error::AlreadyExists {
                     resource: Resource::Permission,
                     id: rule.to_string(),
@@ -209,21 +209,20 @@ impl SecurityGroup {
         })
     }
 
-    fn has(&self, rule: &Rule, era: Era) -> bool {
-        let Rule {
-            traffic, source, ..
-        } = rule;
+    /// Whether there is the rule, in these or in other words: what can be revoked, and not be
+    /// granted again.
+    pub fn has(&self, traffic: Traffic, source: &Source, era: Era) -> bool {
         let is_in_all = || {
-            let is_shown = era == Era::Classic && CLASSIC.contains(traffic);
+            let is_shown = era == Era::Classic && CLASSIC.contains(&traffic);
             is_shown && self.place(Traffic::All, source).is_some()
         };
         let is_all_three = || {
             let is_all = era == Era::Classic
-                && *traffic == Traffic::All
+                && traffic == Traffic::All
                 && matches!(source, Source::Group { .. });
             is_all && self.places_of_classic(source).is_some()
         };
-        self.place(*traffic, source).is_some() || is_in_all() || is_all_three()
+        self.place(traffic, source).is_some() || is_in_all() || is_all_three()
     }
 
     /// Takes rules away: all of them or none.

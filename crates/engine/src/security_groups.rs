@@ -236,51 +236,70 @@ fn find_source(
     Ok(Source::Group { owner, id, name })
 }
 
-/// The rules with their sources looked up.  `known` are those that there are, if they are to be
-/// revoked: a rule may name a group of somebody else that is gone, and goes by the words it has.
+/// A group's rules, of which some are to be revoked.
+type Known<'a> = Option<(&'a SecurityGroup, Era)>;
+
+/// The rules with their sources looked up.
+///
+/// One that is to be revoked goes by the words it is shown in.  Several groups of somebody else's
+/// may have had one name, the last of which may be there: it is that which `known` has the rule of.
 fn resolve(
     state: &State,
     caller: AccountId,
     asked: Vec<RuleAsked>,
-    known: &[Rule],
+    known: Known<'_>,
 ) -> Result<Vec<Rule>, Error> {
-    let source = |asked: SourceAsked| match asked {
-        SourceAsked::Known(source) => Ok(source),
-        SourceAsked::Group { owner, group, name } => {
-            let owner = owner.unwrap_or(caller);
-            let found = find_source(state, (caller, owner), &group, name.as_deref());
-            let mut sources = known.iter().map(|rule| &rule.source);
-            if found
-                .as_ref()
-                .is_ok_and(|it| sources.clone().any(|known| known == it))
-            {
-                return found;
-            }
-            let is_meant = |source: &&Source| match source {
-                Source::Group {
-                    owner: of,
-                    id,
-                    name: known,
-                } => {
-                    let is_it = match &group {
-                        GroupRef::Id(asked) => asked == id,
-                        GroupRef::Name(asked) => asked == known,
-                    };
-                    *of == owner && is_it && name.as_ref().is_none_or(|asked| asked == known)
+    let mut rules: Vec<Rule> = vec![];
+    for asked in asked {
+        let traffic = asked.traffic;
+        let source = match asked.source {
+            SourceAsked::Known(source) => source,
+            SourceAsked::Group { owner, group, name } => {
+                let owner = owner.unwrap_or(caller);
+                let found = find_source(state, (caller, owner), &group, name.as_deref());
+                let is_meant = |source: &&Source| is_told(source, owner, &group, name.as_deref());
+                let of_group = known.into_iter().flat_map(|(of, _)| &of.ingress);
+                let shown = of_group.map(|rule| &rule.source).filter(is_meant);
+                // Two rules in the same words are two in a request, too.
+                let is_asked = |source: &Source| {
+                    let mut rules = rules.iter();
+                    rules.any(|it| it.traffic == traffic && it.source == *source)
+                };
+                let is_there = |source: &&Source| {
+                    known.is_some_and(|(of, era)| of.has(traffic, source, era)) && !is_asked(source)
+                };
+                let first = shown.clone().next().cloned();
+                match found.iter().chain(shown).find(is_there).cloned() {
+                    Some(source) => source,
+                    None => found.or_else(|unknown| first.ok_or(unknown))?,
                 }
-                Source::Network(_) | Source::Nobody => false,
-            };
-            sources.find(is_meant).cloned().map_or(found, Ok)
-        }
-    };
-    let rule = |asked: RuleAsked| {
-        Ok(Rule {
-            traffic: asked.traffic,
-            source: source(asked.source)?,
+            }
+        };
+        rules.push(Rule {
+            traffic,
+            source,
             description: asked.description.filter(|it| !it.is_empty()),
-        })
-    };
-    asked.into_iter().map(rule).collect()
+        });
+    }
+    Ok(rules)
+}
+
+/// Whether a rule's source is a group that these words tell.
+fn is_told(source: &Source, owner: AccountId, group: &GroupRef, name: Option<&str>) -> bool {
+    match source {
+        Source::Group {
+            owner: of,
+            id,
+            name: known,
+        } => {
+            let is_it = match group {
+                GroupRef::Id(asked) => asked == id,
+                GroupRef::Name(asked) => asked == known,
+            };
+            *of == owner && is_it && name.is_none_or(|asked| asked == known)
+        }
+        Source::Network(_) | Source::Nobody => false,
+    }
 }
 
 /// The groups of others without the rules that name groups of an account that goes.  The id of its
@@ -309,11 +328,11 @@ fn plan_rules(
     let mut group = SecurityGroup::clone(&*state.group(owner, group)?);
     let rules = match change {
         Change::Authorize => {
-            let rules = resolve(state, owner, asked, &[])?;
+            let rules = resolve(state, owner, asked, None)?;
             group.authorize(rules, era)?
         }
         Change::Revoke => {
-            let rules = resolve(state, owner, asked, &group.ingress)?;
+            let rules = resolve(state, owner, asked, Some((&group, era)))?;
             group.revoke(rules, era)?
         }
     };
