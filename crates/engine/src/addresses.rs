@@ -47,9 +47,38 @@ impl<'a> AddressPool<'a> {
         }
     }
 
+    /// As many as there are, up to `most`.
+    ///
+    /// # Errors
+    /// `InsufficientCapacity` when they are fewer than `least`, saying how many a launch may have.
+    pub(crate) fn allocate_between(
+        &mut self,
+        least: u32,
+        most: u32,
+    ) -> Result<Vec<Ipv4Addr>, Error> {
+        let found = self.allocate_up_to(most);
+        let count = found.len();
+        if u32::try_from(count).is_ok_and(|count| count < least) {
+            let free: usize = self.net.blocks().map(|base| self.free_of(base)).sum();
+            let left = if free > count {
+                format!(
+                    "of the {free} that are left one launch can have {count}, as it takes them from at most {BLOCKS_MAX} blocks of 256"
+                )
+            } else {
+                format!("{count} are left")
+            };
+            return Err(Error::InsufficientCapacity {
+                message: format!(
+                    "There are not enough free private addresses for {least} instance(s): {left}."
+                ),
+            });
+        }
+        Ok(found)
+    }
+
     /// As many as there are, up to `count`.  Of a range in which each block has few left, those
     /// blocks are searched that have the most: a commit holds so many and no more.
-    pub(crate) fn allocate_up_to(&mut self, count: u32) -> Vec<Ipv4Addr> {
+    fn allocate_up_to(&mut self, count: u32) -> Vec<Ipv4Addr> {
         let found: Vec<Ipv4Addr> = (0..count).map_while(|_| self.allocate()).collect();
         let is_whole = u32::try_from(found.len()) == Ok(count);
         if is_whole || self.touched.len() < BLOCKS_MAX {
@@ -68,14 +97,18 @@ impl<'a> AddressPool<'a> {
 
     /// The blocks with the most left, as many as a commit holds.
     fn roomiest(&self) -> Vec<Ipv4Addr> {
-        let free = |base: &Ipv4Addr| match self.state.address_blocks.get(base) {
-            Some(stored) => stored.free(),
-            None => AddressBlock::new(*base, self.gateway).free(),
-        };
         let mut blocks: Vec<Ipv4Addr> = self.net.blocks().collect();
-        blocks.sort_by_cached_key(|base| std::cmp::Reverse(free(base)));
+        blocks.sort_by_cached_key(|base| std::cmp::Reverse(self.free_of(*base)));
         blocks.truncate(BLOCKS_MAX);
         blocks
+    }
+
+    /// How many a block had left before this plan.
+    fn free_of(&self, base: Ipv4Addr) -> usize {
+        match self.state.address_blocks.get(&base) {
+            Some(stored) => stored.free(),
+            None => AddressBlock::new(base, self.gateway).free(),
+        }
     }
 
     /// This one and no other.
@@ -226,5 +259,31 @@ mod tests {
         let mut pool = AddressPool::new(&state, &ground);
         assert_eq!(pool.allocate_up_to(80).len(), 30);
         assert_eq!(pool.changes().len(), BLOCKS_MAX);
+    }
+
+    #[test]
+    fn a_launch_is_told_how_many_addresses_it_may_have() {
+        let told = |left: &[usize], least, most| {
+            let (state, ground) = state(left);
+            let found = AddressPool::new(&state, &ground).allocate_between(least, most);
+            match found {
+                Ok(found) => found.len().to_string(),
+                Err(Error::InsufficientCapacity { message }) => message,
+                Err(other) => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(
+            told(&[2; 40], 80, 80),
+            "There are not enough free private addresses for 80 instance(s): of the 80 that are left one launch can have 30, as it takes them from at most 15 blocks of 256."
+        );
+        assert_eq!(told(&[2; 40], 30, 80), "30");
+        assert_eq!(
+            told(&[2; 3], 7, 80),
+            "There are not enough free private addresses for 7 instance(s): 6 are left."
+        );
+        assert_eq!(
+            told(&[], 1, 1),
+            "There are not enough free private addresses for 1 instance(s): 0 are left."
+        );
     }
 }

@@ -338,14 +338,11 @@ fn plan_launch(state: &State, mut given: Given) -> Result<Plan<ReservationView>,
             pool.take(address)?;
             vec![address]
         }
-        None => pool.allocate_up_to(room.count),
+        None => pool.allocate_between(given.launch.count_min(), room.count)?,
     };
     let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     let counts = launches::deal(&given.launch.wanted(), count)
-        .filter(|_| count > 0)
-        .ok_or_else(|| Error::InsufficientCapacity {
-            message: "There are not enough free private addresses".into(),
-        })?;
+        .ok_or_else(|| Error::internal("a launch was dealt fewer instances than it admits"))?;
 
     let kernel = state.default_kernel().map(|kernel| kernel.id);
     let mut places = given.ids.iter().copied().zip(addresses);
@@ -564,7 +561,7 @@ fn find_key(state: &State, owner: AccountId, name: &str) -> Result<InstanceKey, 
 
 /// What account and host allow.
 struct Room {
-    /// How many instances may be launched: at least the launch's minimum.
+    /// How many instances may be launched: at least the launch's minimum, and so at least one.
     count: u32,
     /// How many the account has already.
     account_instances: u32,
