@@ -45,9 +45,14 @@ fn seeds_keep_every_promise() {
     let first = chosen.unwrap_or(FIRST_SEED);
     let count = number_from("SIM_SEEDS").unwrap_or(if chosen.is_some() { 1 } else { SEEDS });
     let (mut answered, mut failures) = (0, vec![]);
+    let (mut given, mut refused) = (0, 0);
     for seed in first..first + count {
         match simulation(seed, steps).run(paused) {
-            Ok(report) => answered += report.answered,
+            Ok(report) => {
+                answered += report.answered;
+                given += report.addresses_given;
+                refused += report.addresses_refused;
+            }
             Err(text) => failures.push(format!("seed {seed}: {text}")),
         }
     }
@@ -61,9 +66,15 @@ fn seeds_keep_every_promise() {
         failures[0]
     );
     println!("{count} seeds, {answered} answers checked");
+    println!("addresses asked for: {given} given, {refused} refused");
     assert!(
         answered >= count * 5,
         "only {answered} answers were checked"
+    );
+    // One seed alone may have none.
+    assert!(
+        count < SEEDS || (given >= count / 2 && refused >= count / 10),
+        "of the addresses asked for only {given} were given and {refused} refused"
     );
 }
 

@@ -1,6 +1,7 @@
 //! Clients that do what the dice say and remember what they were told.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use cumulet_domain::images::{
     Architecture, BootKind, BundleSource, Image, ImageState, Preparation,
 };
 use cumulet_domain::tags::{TagMap, TaggedKind};
-use cumulet_domain::{AccountId, Error, ImageId, InstanceId};
+use cumulet_domain::{AccountId, Error, ImageId, InstanceId, Resource};
 use cumulet_engine::image_bytes::ImportImage;
 use cumulet_engine::images::ImagesQuery;
 use cumulet_engine::launch::{Launch, Part};
@@ -20,7 +21,7 @@ use cumulet_store::{CommitError, Plan, Store};
 use super::host::DIGESTS;
 use super::ledger::Known;
 use super::rng::Rng;
-use super::world::Shared;
+use super::world::{Shared, World};
 
 /// Clients of a cloud; every second one is of the other account.
 pub(crate) const CLIENTS: u64 = 4;
@@ -66,6 +67,23 @@ pub(crate) struct Client {
     pub(crate) engine: Engine,
     pub(crate) store: Store<State>,
     pub(crate) rng: Rng,
+    /// Dice of its own: what seeds found stays as near to it as it can.
+    pub(crate) address_dice: Rng,
+}
+
+/// An address that a launch asks for, if it asks for any: of few, one that some instance has or
+/// had, or one that was given back last.
+fn draw_address(world: &World, dice: &mut Rng) -> Option<Ipv4Addr> {
+    if !dice.percent(40) {
+        return None;
+    }
+    let few = Ipv4Addr::new(10, 192, 1, u8::try_from(1 + dice.below(6)).unwrap_or(1));
+    let given: Vec<Ipv4Addr> = world.made.addresses.keys().copied().collect();
+    match dice.below(3) {
+        0 => Some(few),
+        1 => dice.choose(&given).or(Some(few)),
+        _ => world.made.given_back.or(Some(few)),
+    }
 }
 
 impl Client {
@@ -161,6 +179,9 @@ impl Client {
             (3, Some(other)) => vec![part(image, 2), part(other, 1)],
             _ => vec![part(image, max_count)],
         };
+        let address = (max_count == 1)
+            .then(|| draw_address(&world, &mut self.address_dice))
+            .flatten();
         let launch = Launch {
             parts,
             instance_type: Some(
@@ -177,7 +198,7 @@ impl Client {
             zone: None,
             metadata: None,
             subnet: None,
-            address: None,
+            address,
             port_description: None,
             claims: Default::default(),
             tags: if is_tagged {
@@ -201,6 +222,7 @@ impl Client {
         if was_answered && self.rng.percent(20) {
             return self.launch_otherwise(launch).await;
         }
+        let asked = self.shared.lock().ask_address(launch.address);
         match self.engine.launch(&self.me(), launch.clone()).await {
             Ok(view) => self.shared.lock().told_launch(owner, &launch, &view),
             Err(error) => {
@@ -208,6 +230,11 @@ impl Client {
                 let mut world = self.shared.lock();
                 if was_answered && !is_fair && world.is_answered(owner, &launch) {
                     world.breach(format!("a token that was answered is refused: {error:?}"));
+                }
+                if let Some(address) = launch.address
+                    && matches!(&error, Error::AlreadyExists { resource: Resource::PrivateAddress, id } if *id == address.to_string())
+                {
+                    return world.told_taken(address, asked);
                 }
                 drop(world);
                 self.expect_refusal("launch", &error);
@@ -218,6 +245,8 @@ impl Client {
     /// A token that was answered, with other parameters.
     async fn launch_otherwise(&mut self, launch: Launch) {
         let mut other = launch.clone();
+        // It would be for one instance, which is looked at first.
+        other.address = None;
         for part in &mut other.parts {
             part.max_count += 1;
         }

@@ -24,6 +24,8 @@ use super::world::{Hold, Shared, SimPort, SimVm, Stop, World};
 pub(crate) const DIGESTS: u64 = 3;
 /// What guests may have together.
 pub(crate) const MEMORY_MIB: u64 = 20 * 512;
+/// Where guests' addresses begin; the gateway is in the first block.
+pub(crate) const GUEST_NETWORK: Ipv4Addr = Ipv4Addr::new(10, 192, 0, 0);
 
 pub(crate) fn host(shared: &Arc<Shared>) -> Host {
     let host = Arc::new(SimHost(shared.clone()));
@@ -36,7 +38,7 @@ pub(crate) fn host(shared: &Arc<Shared>) -> Host {
             is_simulated: false,
             carries_rules_out: true,
             ground: GroundPlan {
-                guest_network: Ipv4Addr::new(10, 192, 0, 0),
+                guest_network: GUEST_NETWORK,
                 guest_prefix: 22,
                 gateway: Ipv4Addr::new(10, 192, 0, 1),
                 uplink_host: Ipv4Addr::new(10, 191, 255, 253),

@@ -1,6 +1,7 @@
 //! What clients asked for and were told; what they may hold against the cloud.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use cumulet_domain::images::ImageState;
 use cumulet_domain::instances::{Instance, InstanceState, Want};
@@ -34,6 +35,9 @@ pub(crate) struct Ledger {
     pub(crate) told: Told,
     /// Answers of any sort, so that a run that does nothing is noticed.
     pub(crate) answered: u64,
+    /// Of launches that asked for an address.
+    pub(crate) addresses_given: u64,
+    pub(crate) addresses_refused: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +67,7 @@ impl World {
         view: &ReservationView,
     ) {
         self.ledger.answered += 1;
+        self.ledger.addresses_given += u64::from(launch.address.is_some());
         let id = view.reservation.id;
         let told: Vec<InstanceId> = view.instances.iter().map(|it| it.id).collect();
         if let Some(token) = &launch.client_token {
@@ -93,12 +98,32 @@ impl World {
             }
         }
         for instance in &view.instances {
+            if launch.address.is_some_and(|it| it != instance.address) {
+                self.breach(format!("{} has another address than asked", instance.id));
+            }
             if !self.state.instances.contains_key(&instance.id) {
                 self.breach(format!("{} was answered and is not durable", instance.id));
             }
             if !self.ledger.instances.contains(&(owner, instance.id)) {
                 self.ledger.instances.push((owner, instance.id));
             }
+        }
+    }
+
+    /// A client is about to ask for an address: since which commit somebody else must have had it to
+    /// be refused; `None` if somebody has.
+    pub(crate) fn ask_address(&self, address: Option<Ipv4Addr>) -> Option<u64> {
+        let has = |it| self.state.instance_by_address.contains_key(&it);
+        (!address.is_some_and(has)).then_some(self.commits)
+    }
+
+    /// A client was told that an address for which it had `asked` is somebody else's.
+    pub(crate) fn told_taken(&mut self, address: Ipv4Addr, asked: Option<u64>) {
+        self.ledger.answered += 1;
+        self.ledger.addresses_refused += 1;
+        let last = self.made.addresses.get(&address);
+        if asked.is_some_and(|asked| last.is_none_or(|last| *last <= asked)) {
+            self.breach(format!("{address} was refused, and nobody had it"));
         }
     }
 

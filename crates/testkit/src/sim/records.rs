@@ -13,7 +13,7 @@ use cumulet_engine::{EngineConfig, State};
 use cumulet_store::{Batch, Change, Engine, Revision, StoreError, View};
 
 use super::groups::check_groups;
-use super::host::MEMORY_MIB;
+use super::host::{GUEST_NETWORK, MEMORY_MIB};
 use super::hours::check_counted;
 use super::world::{Shared, Stop, World};
 
@@ -124,6 +124,14 @@ fn check_commit(world: &mut World, before: &State, after: &State) {
     check_references(world, after);
     check_groups(world, after);
     check_counted(world, before, after);
+    for address in before.instance_by_address.keys() {
+        if !after.instance_by_address.contains_key(address) {
+            world.made.given_back = Some(*address);
+        }
+    }
+    for address in after.instance_by_address.keys() {
+        world.made.addresses.insert(*address, world.commits);
+    }
     for old in before.instances.values() {
         match after.instances.get(&old.id) {
             Some(new) if new != old => check_change(world, old, new),
@@ -234,14 +242,15 @@ fn check_shares(world: &mut World, after: &State) {
             world.breach(format!("{account} has {used} and {counted} are counted"));
         }
     }
-    // Besides those of instances each block holds .0 and .255, and the first one the gateway.
+    // Besides those of instances each block holds .0 and .255, and the gateway's the gateway.
     let taken: u32 = after
         .address_blocks
         .values()
         .flat_map(|block| block.taken)
         .map(u64::count_ones)
         .sum();
-    let reserved = after.address_blocks.len() * 2 + usize::from(!after.address_blocks.is_empty());
+    let has_gateway = after.address_blocks.contains_key(&GUEST_NETWORK);
+    let reserved = after.address_blocks.len() * 2 + usize::from(has_gateway);
     if usize::try_from(taken).unwrap_or(0) != addresses.len() + reserved {
         world.breach(format!(
             "{taken} addresses are taken by {} instances",

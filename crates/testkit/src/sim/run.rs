@@ -32,6 +32,9 @@ const REST_MS: u64 = 2 * 3_600_000;
 pub struct Report {
     /// Answers that clients got and checked.
     pub answered: u64,
+    /// Launches that asked for an address and got it, and those that were told that it is taken.
+    pub addresses_given: u64,
+    pub addresses_refused: u64,
     pub calls: u64,
     pub commits: u64,
     /// A digest of all that happened, in its order: the same for the same seed.
@@ -76,6 +79,8 @@ impl Simulation {
         let world = shared.lock();
         Ok(Report {
             answered: world.ledger.answered,
+            addresses_given: world.ledger.addresses_given,
+            addresses_refused: world.ledger.addresses_refused,
             calls: world.calls,
             commits: world.commits,
             trace: world.trace,
@@ -97,13 +102,15 @@ impl Simulation {
         in_a_life(shared, runtime, away_ms, async |life_of| {
             let mut clients = JoinSet::new();
             for number in 0..CLIENTS {
+                let rng = own_dice.split();
                 let client = Client {
                     mix,
                     number,
                     shared: life_of.shared.clone(),
                     engine: life_of.engine.clone(),
                     store: life_of.store.clone(),
-                    rng: own_dice.split(),
+                    address_dice: rng.clone().split(),
+                    rng,
                 };
                 clients.spawn(client.run(steps));
             }

@@ -2,6 +2,7 @@
 //! records, what clients were told, and the dice.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cumulet_domain::instances::Want;
@@ -101,6 +102,10 @@ pub(crate) struct Made {
     pub(crate) excused: BTreeSet<InstanceId>,
     /// Every instance id that a record ever had.
     pub(crate) instance_ids: BTreeSet<InstanceId>,
+    /// Every address that a live instance ever had, with the last commit in which one had it.
+    pub(crate) addresses: BTreeMap<Ipv4Addr, u64>,
+    /// The one that was given back last.
+    pub(crate) given_back: Option<Ipv4Addr>,
 }
 
 pub(crate) struct World {
