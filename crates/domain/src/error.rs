@@ -134,6 +134,11 @@ pub enum Error {
     ServiceUnavailable { log: String },
 }
 
+/// As much of a text of the caller's as a message repeats.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
 fn unavailable_text(why: Option<&str>) -> String {
     match why {
         Some(why) => format!("not available: {why}"),

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::shown;
 use crate::instances::StateReason;
-use crate::security_groups::shown;
 use crate::{AccountId, Digest, Error, ImageId, KernelId, Resource, Timestamp};
 
 /// Most accounts that one image names: its record, of 512 KiB at most, holds them all.

@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::security_groups::shown;
+use crate::error::shown;
 use crate::{AccountId, Error, InstanceId, Timestamp};
 
 /// What a product is charged by.

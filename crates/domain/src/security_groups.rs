@@ -14,6 +14,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::shown;
 use crate::network::Ipv4Net;
 use crate::{AccountId, Error, Resource, SecurityGroupId, SecurityGroupRuleId};
 
@@ -424,11 +425,6 @@ impl Traffic {
 
 fn malformed(message: impl Into<String>) -> Error {
     Error::invalid("IpPermissions", message)
-}
-
-/// Longest text of the caller's that a message repeats.
-pub(crate) fn shown(text: &str) -> String {
-    text.chars().take(60).collect()
 }
 
 fn ports(protocol: &str, from: Option<i64>, to: Option<i64>) -> Result<(u16, u16), Error> {
