@@ -358,12 +358,12 @@ async fn requests_that_cannot_be_read_are_refused() {
         (
             get("Action=X&A=%ff"),
             "MalformedQueryString",
-            "not UTF-8: '\u{fffd}'",
+            "not UTF-8: character 1 of A",
         ),
         (
             body(form, b"Action=X&A=\xe9"),
             "MalformedQueryString",
-            "not UTF-8: 'A=\u{fffd}'",
+            "not UTF-8: character 1 of A",
         ),
         (
             get("Action=X&Operation=Y"),

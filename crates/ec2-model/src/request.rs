@@ -399,7 +399,8 @@ impl<'a> Request<'a> {
                 parameter: name.to_owned(),
                 message: match cause {
                     base64::Base64Error::Malformed => {
-                        format!("Invalid BASE64 encoding of {name}: '{}'", shown(text))
+                        // Of the value nothing: scripts for instances hold passwords.
+                        format!("Invalid BASE64 encoding of {name}: {}", base64::fault(text))
                     }
                     base64::Base64Error::TooLong(limit) => format!(
                         "{name} is limited to {limit} bytes, and more are given: {} characters of base64",
@@ -529,6 +530,17 @@ mod tests {
         assert_eq!(
             run("DryRun=perhaps"),
             Err("Invalid value 'perhaps' for DryRun. It must be a boolean.".into())
+        );
+    }
+
+    #[test]
+    fn data_that_cannot_be_read_is_not_repeated() {
+        let query = format!("{RUN}&Version=2016-11-15&UserData=my-hunter22");
+        let params = Params::parse(Some(&query), None).unwrap();
+        let refused = check(&params).unwrap().base64("UserData", 16).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "Invalid BASE64 encoding of UserData: character 3 is not of its alphabet"
         );
     }
 

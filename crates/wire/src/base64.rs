@@ -32,6 +32,19 @@ pub fn decode(text: &str, bytes_max: usize) -> Result<Vec<u8>, Base64Error> {
     }
 }
 
+/// Where a text that [`decode`] finds malformed ceases to be base64, for users.  Of the text itself,
+/// which may be a secret, nothing is said.
+pub fn fault(text: &str) -> String {
+    let is_end = |it: char| it == '=' || it.is_ascii_whitespace();
+    let mut letters = text.trim_end_matches(is_end).chars();
+    let is_foreign =
+        |it: char| !(it.is_ascii_alphanumeric() || "+/".contains(it) || it.is_ascii_whitespace());
+    letters.position(is_foreign).map_or_else(
+        || "it has one letter too many, or too few".into(),
+        |index| format!("character {} is not of its alphabet", index + 1),
+    )
+}
+
 /// One line, padded.
 pub fn encode(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
@@ -69,6 +82,14 @@ mod tests {
             Err(Base64Error::TooLong(15))
         );
         assert_eq!(decode("A", 15), Err(Base64Error::Malformed));
+        for (text, said) in [
+            ("hunter22\u{e9}-5", "character 9 is"),
+            ("AA=AAA\n", "character 3 is"),
+            ("AAA A A==\n", "one letter"),
+        ] {
+            assert_eq!(decode(text, 100), Err(Base64Error::Malformed));
+            assert!(fault(text).contains(said), "{}", fault(text));
+        }
         assert_eq!(
             encode_lines(&[0; 60])
                 .lines()

@@ -21,8 +21,8 @@ pub enum QueryError {
     /// The escape as it stands.
     #[error("The query string holds a malformed escape: '{0}'")]
     Escape(String),
-    /// What is not, as far as it is shown.
-    #[error("The query string is not UTF-8: '{0}'")]
+    /// Where it ceases to be; never what it is, which may be a secret.
+    #[error("The query string is not UTF-8: {0}")]
     Utf8(String),
     #[error("The parameter {0} is given more than once")]
     Repeated(String),
@@ -57,11 +57,12 @@ impl Params {
     pub fn add_encoded(&mut self, text: &str) -> Result<(), QueryError> {
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let name = decode(name)?;
+            let name = decode(name).map_err(|cause| cause.within("the name of a parameter"))?;
             if name.len() > NAME_LEN_MAX {
                 return Err(QueryError::LongName(shown(&name)));
             }
-            self.insert(name, decode(value)?)?;
+            let value = decode(value).map_err(|cause| cause.within(&shown(&name)))?;
+            self.insert(name, value)?;
         }
         Ok(())
     }
@@ -158,7 +159,23 @@ impl Params {
     }
 }
 
-/// What a message shows of bytes that are no text: the parameter in which they cease to be one.
+impl QueryError {
+    /// Says of which text a place is told.
+    fn within(self, what: &str) -> Self {
+        match self {
+            QueryError::Utf8(place) => QueryError::Utf8(format!("{place} of {what}")),
+            other => other,
+        }
+    }
+}
+
+/// The first character that is none, counted from 1.
+fn place(bytes: &[u8]) -> String {
+    let good = bytes.utf8_chunks().next().map_or("", |it| it.valid());
+    format!("character {}", good.chars().count() + 1)
+}
+
+/// Tells of bytes that are no text in which parameter they cease to be one, and where there.
 fn not_utf8(bytes: &[u8], cause: std::str::Utf8Error) -> QueryError {
     let good = bytes.get(..cause.valid_up_to()).unwrap_or_default();
     let start = good.iter().rposition(|byte| *byte == b'&');
@@ -167,7 +184,12 @@ fn not_utf8(bytes: &[u8], cause: std::str::Utf8Error) -> QueryError {
         .unwrap_or_default();
     let end = rest.iter().position(|byte| *byte == b'&');
     let pair = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
-    QueryError::Utf8(shown(&String::from_utf8_lossy(pair)))
+    let split = pair.iter().position(|byte| *byte == b'=');
+    let (name, value) = split.map_or((pair, &[][..]), |at| (&pair[..at], &pair[at + 1..]));
+    match std::str::from_utf8(name) {
+        Ok(name) => QueryError::Utf8(place(value)).within(&shown(name)),
+        Err(_) => QueryError::Utf8(place(name)).within("the name of a parameter"),
+    }
 }
 
 /// A list index: decimal, from 1 (0 is tolerated, as old clients count from it), bounded.
@@ -208,8 +230,7 @@ pub fn decode(text: &str) -> Result<String, QueryError> {
             other => bytes.push(other),
         }
     }
-    String::from_utf8(bytes)
-        .map_err(|cause| QueryError::Utf8(shown(&String::from_utf8_lossy(cause.as_bytes()))))
+    String::from_utf8(bytes).map_err(|cause| QueryError::Utf8(place(cause.as_bytes())))
 }
 
 fn hex_value(byte: u8) -> Option<u8> {
@@ -267,7 +288,11 @@ mod tests {
             ("a=b%4", QueryError::Escape("%4".into())),
             ("a=%20%zzz", QueryError::Escape("%zz".into())),
             ("a=%\u{e9}", QueryError::Escape("%\u{e9}".into())),
-            ("a=b%ff", QueryError::Utf8("b\u{fffd}".into())),
+            ("a=b%ff", QueryError::Utf8("character 2 of a".into())),
+            (
+                "a=1&%c3%a9%e9=2",
+                QueryError::Utf8("character 2 of the name of a parameter".into()),
+            ),
             ("a=1&a=2", QueryError::Repeated("a".into())),
         ] {
             assert_eq!(Params::parse(Some(text), None), Err(error), "{text}");
@@ -276,10 +301,14 @@ mod tests {
             Params::parse(Some("a=1"), Some(b"a=1")),
             Err(QueryError::Repeated("a".into()))
         );
-        assert_eq!(
-            Params::parse(None, Some(b"a=1&b=\xe9&c=1")),
-            Err(QueryError::Utf8("b=\u{fffd}".into()))
-        );
+        for (form, place) in [
+            (&b"a=1&b=hunter\xe9&c=1"[..], "character 7 of b"),
+            (b"a=1&b\xe9", "character 2 of the name of a parameter"),
+            (b"\xe9=1", "character 1 of the name of a parameter"),
+        ] {
+            let refused = Params::parse(None, Some(form));
+            assert_eq!(refused, Err(QueryError::Utf8(place.into())));
+        }
         let long = "N".repeat(NAME_LEN_MAX + 1);
         let refused = Params::parse(Some(&long), None).unwrap_err().to_string();
         assert!(
