@@ -5,8 +5,9 @@
 //! never relaxes a check: the scope must name this service and this region.
 
 use cumulet_domain::Timestamp;
+use cumulet_wire::base64::{self, Base64Error};
 use cumulet_wire::query::Params;
-use cumulet_wire::{base64, time};
+use cumulet_wire::time;
 
 use crate::v4::{self, Canonical, Header, Scope};
 use crate::{
@@ -358,16 +359,7 @@ fn verify_parameters(
     let get = |name: &'static str| params.get(name).ok_or(AuthError::Missing(name));
     let access_key_id = get("AWSAccessKeyId")?;
     let given = get("Signature")?;
-    if given.trim_end().contains(' ') {
-        // The commonest mistake of old clients, which hits one request in three.
-        return Err(AuthError::Malformed(format!(
-            "the Signature has a space in it, '{}': its '+' must be written as %2B in a URL",
-            shown(given)
-        )));
-    }
-    let signature = base64::decode(given, 64).map_err(|_| {
-        AuthError::Malformed(format!("the Signature is not base64: '{}'", shown(given)))
-    })?;
+    let signature = read_signature(given)?;
     let version: u8 = match get("SignatureVersion")? {
         "0" => 0,
         "1" => 1,
@@ -415,6 +407,33 @@ fn verify_parameters(
         version,
     })
 }
+
+/// Reads a signature that a parameter gives.  A refusal says where it is wrong and shows nothing of
+/// it: messages end up in logs and in reports of errors, and it may be good for another quarter of
+/// an hour.
+fn read_signature(given: &str) -> Result<Vec<u8>, AuthError> {
+    if let Some(index) = given.trim_end().chars().position(|it| it == ' ') {
+        // The commonest mistake of old clients, which hits one request in three.
+        return Err(AuthError::Malformed(format!(
+            "the Signature has a space in it, as its character {}: its '+' must be written as %2B in a URL",
+            index + 1
+        )));
+    }
+    base64::decode(given, SIGNATURE_LEN_MAX).map_err(|cause| {
+        AuthError::Malformed(match cause {
+            Base64Error::Malformed => {
+                format!("the Signature is not base64: {}", base64::fault(given))
+            }
+            Base64Error::TooLong(limit) => {
+                let count = given.chars().count();
+                format!("the Signature is longer than {limit} bytes: it has {count} characters")
+            }
+        })
+    })
+}
+
+/// Longest signature of versions 0 to 2, in bytes.
+const SIGNATURE_LEN_MAX: usize = 64;
 
 /// Longest text of the caller's that a message repeats.
 const SHOWN_LEN_MAX: usize = 64;

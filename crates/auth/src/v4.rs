@@ -23,20 +23,29 @@ pub(crate) struct Scope {
 
 impl Scope {
     pub(crate) fn parse(text: &str) -> Result<Self, AuthError> {
-        let bad = || {
-            AuthError::Malformed(format!(
-                "the credential has the form KEY/DATE/REGION/SERVICE/aws4_request, not '{}'",
-                shown(text)
-            ))
+        // What is wrong is told by its place: who swaps the id of a key and its secret, which may
+        // hold '/', has the secret here.
+        let bad = |what: &str| {
+            Err(AuthError::Malformed(format!(
+                "the credential has the form KEY/DATE/REGION/SERVICE/aws4_request; {what}"
+            )))
         };
         let fields: Vec<&str> = text.split('/').collect();
-        let [key, date, region, service, "aws4_request"] = fields.as_slice() else {
-            return Err(bad());
+        let [key, date, region, service, end] = fields.as_slice() else {
+            let count = fields.len();
+            return bad(&format!("this one has {count} fields, not five"));
         };
-        let is_date = date.len() == 8 && date.bytes().all(|byte| byte.is_ascii_digit());
-        if key.is_empty() || key.len() > 128 || !is_date || region.len() > 64 || service.len() > 64
-        {
-            return Err(bad());
+        if *end != "aws4_request" {
+            return bad("the last field of this one is not aws4_request");
+        }
+        if date.len() != 8 || !date.bytes().all(|byte| byte.is_ascii_digit()) {
+            return bad("the second field of this one is not a date of eight digits");
+        }
+        if key.is_empty() {
+            return bad("the first field of this one is empty");
+        }
+        if key.len() > 128 || region.len() > 64 || service.len() > 64 {
+            return bad("a field of this one is too long");
         }
         Ok(Self {
             access_key_id: (*key).to_owned(),
@@ -70,9 +79,16 @@ impl Header {
             AuthError::Malformed(format!("the Authorization header has no valid {what}"))
         };
         let fields = text.strip_prefix(ALGORITHM).ok_or_else(|| {
-            // The first word alone: what follows may be a password.
-            let given = shown(text.split(' ').next().unwrap_or_default());
-            bad(&format!("algorithm: it is {ALGORITHM}, not '{given}'"))
+            // The first word of several alone: the rest, or the only one, may be a password.
+            match text.split_once(' ') {
+                Some((given, _)) => bad(&format!(
+                    "algorithm: it is {ALGORITHM}, not '{}'",
+                    shown(given)
+                )),
+                None => bad(&format!(
+                    "algorithm: it is {ALGORITHM}, and this one has one word"
+                )),
+            }
         })?;
         let (mut credential, mut signed, mut signature) = (None, None, None);
         for field in fields.split(',') {
