@@ -495,12 +495,42 @@ fn headers_that_must_be_understood_are_refused_and_others_ignored() {
     );
     let refused = try_verify(&bare, signed_at(1), &known, &Replays::default());
     assert_eq!(refused.unwrap_err(), WssError::NoHeader.to_string());
-    // A client of a draft learns what it is that cannot be read.
-    let draft = format!(
-        "<S:Envelope xmlns:S=\"{SOAP}\"><S:Header><Security \
-         xmlns=\"http://schemas.xmlsoap.org/ws/2003/06/secext\"/></S:Header>{}</S:Envelope>",
-        message.body
+}
+
+/// A client of a draft learns what it is that cannot be read, also when it wants it understood.
+#[test]
+fn security_headers_of_drafts_are_named() {
+    let user = User::new();
+    let known = user.known();
+    let refused =
+        |text: &str| try_verify(text, signed_at(1), &known, &Replays::default()).unwrap_err();
+    let mut message = user.message();
+    let of = |namespace: &str, more: &str| format!("<Security xmlns=\"{namespace}\" {more}/>");
+    let alone = |header: String| {
+        let body = &message.body;
+        refused(&format!(
+            "<S:Envelope xmlns:S=\"{SOAP}\"><S:Header>{header}</S:Header>{body}</S:Envelope>"
+        ))
+    };
+    let draft = "http://schemas.xmlsoap.org/ws/2003/06/secext";
+    let must = "S:mustUnderstand=\"1\"";
+    for more in ["", must] {
+        let text = alone(of(draft, more));
+        assert!(text.contains("ws/2003/06/secext"), "{text}");
+        let text = alone(of("", more));
+        assert!(text.contains("its namespace is \"\""), "{text}");
+    }
+    // What a message repeats is cut.
+    let text = alone(of(&format!("urn:{}", "x".repeat(200)), ""));
+    assert!(
+        text.contains(&"x".repeat(116)) && !text.contains(&"x".repeat(117)),
+        "{text}"
     );
-    let refused = try_verify(&draft, signed_at(1), &known, &Replays::default()).unwrap_err();
-    assert!(refused.contains("ws/2003/06/secext"), "{refused}");
+    // Beside one that is read it is a header like others.
+    message.headers = of(draft, must);
+    let text = refused(&user.sign(&message));
+    assert!(text.contains("Security must be understood"), "{text}");
+    message.headers = of(draft, "");
+    let text = user.sign(&message);
+    try_verify(&text, signed_at(1), &known, &Replays::default()).unwrap();
 }

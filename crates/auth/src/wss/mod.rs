@@ -115,6 +115,13 @@ fn form<T>(what: impl Into<String>) -> Result<T> {
     Err(WssError::Form(what.into()))
 }
 
+/// Longest text of the message that a refusal repeats, in characters.
+const SHOWN_LEN_MAX: usize = 120;
+
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_LEN_MAX).collect()
+}
+
 impl From<SoapError> for WssError {
     fn from(cause: SoapError) -> Self {
         WssError::Form(cause.to_string())
@@ -196,22 +203,26 @@ impl<'d, 'a> Parts<'d, 'a> {
                 }
                 continue;
             }
-            if child.tag_name().name() == "Security" {
-                other = child.tag_name().namespace();
-            }
-            if matches!(
+            let must_understand = matches!(
                 child.attribute((ENVELOPE, "mustUnderstand")),
                 Some("1" | "true")
-            ) {
-                return Err(WssError::MustUnderstand(child.tag_name().name().to_owned()));
+            );
+            let name = child.tag_name().name();
+            // That of a draft, which says what it is read by once it is clear that it is the only one.
+            if name == "Security" && (other.is_none() || must_understand) {
+                other = Some((child, must_understand));
+            } else if must_understand {
+                return Err(WssError::MustUnderstand(shown(name)));
             }
         }
         let security = match (security, other) {
+            (Some(_), Some((other, true))) => {
+                return Err(WssError::MustUnderstand(shown(other.tag_name().name())));
+            }
             (Some(security), _) => security,
-            (None, Some(other)) => {
-                return form(format!(
-                    "its namespace is {other:.120?}, and {WSSE:?} is read"
-                ));
+            (None, Some((other, _))) => {
+                let given = shown(other.tag_name().namespace().unwrap_or_default());
+                return form(format!("its namespace is {given:?}, and {WSSE:?} is read"));
             }
             (None, None) => return Err(WssError::NoHeader),
         };
@@ -222,7 +233,8 @@ impl<'d, 'a> Parts<'d, 'a> {
         ];
         for child in security.children().filter(Node::is_element) {
             if !known.iter().any(|name| child.has_tag_name(*name)) {
-                return form(format!("{} is unknown", child.tag_name().name()));
+                let name = shown(child.tag_name().name());
+                return form(format!("{name} is unknown"));
             }
         }
         Ok(Self {
@@ -313,7 +325,8 @@ fn validity(timestamp: Node<'_, '_>, now: Timestamp) -> Result<(Timestamp, Resul
 
 fn at(element: Node<'_, '_>) -> Result<Timestamp> {
     let written = text(element)?;
-    time::parse_iso8601(written).map_or_else(|| form(format!("{written:.40?} is no time")), Ok)
+    time::parse_iso8601(written)
+        .map_or_else(|| form(format!("{:?} is no time", shown(written))), Ok)
 }
 
 /// The certificate, which the signature must name by the token's id.
@@ -368,17 +381,15 @@ fn method(signed_info: Node<'_, '_>) -> Result<&'static RsaParameters> {
     match algorithm(method) {
         RSA_SHA1 => Ok(&RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY),
         RSA_SHA256 => Ok(&RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY),
-        other => form(format!("the algorithm {other:.100?} is not accepted")),
+        other => form(format!("the algorithm {:?} is not accepted", shown(other))),
     }
 }
 
 /// The prefixes of an exclusive canonicalisation's list.
 fn canonicalisation<'d>(element: Node<'d, '_>) -> Result<Vec<&'d str>> {
     if algorithm(element) != EXCLUSIVE {
-        let given = algorithm(element);
-        return form(format!(
-            "the canonicalisation {given:.100?} is not accepted"
-        ));
+        let given = shown(algorithm(element));
+        return form(format!("the canonicalisation {given:?} is not accepted"));
     }
     let mut children = element.children().filter(Node::is_element);
     let prefixes: Vec<&str> = match (children.next(), children.next()) {
@@ -431,7 +442,8 @@ fn check_references(
         let id = uri.strip_prefix('#').and_then(|id| ids.get(id));
         let element = id.and_then(|id| parts.body.document().get_node(*id));
         let Some(element) = element else {
-            return form(format!("it signs {uri:.100?}, which is not there"));
+            let uri = shown(uri);
+            return form(format!("it signs {uri:?}, which is not there"));
         };
         check_digest(envelope, child, element)?;
         signed.push(element.id());
@@ -456,7 +468,7 @@ fn check_digest(
     let method = match algorithm(only(reference, (DS, "DigestMethod"))?) {
         SHA1 => &SHA1_FOR_LEGACY_USE_ONLY,
         SHA256_URI => &SHA256,
-        other => return form(format!("the digest {other:.100?} is not accepted")),
+        other => return form(format!("the digest {:?} is not accepted", shown(other))),
     };
     let given = decoded(only(reference, (DS, "DigestValue"))?, SIGNATURE_LEN_MAX)?;
     let canonical = canonical(envelope.text(), element, &inclusive);
