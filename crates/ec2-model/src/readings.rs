@@ -19,6 +19,7 @@
 use cumulet_wire::query::{INDEX_MAX, Params, parse_index};
 
 use crate::Version;
+use crate::dates::V2011_01_01;
 use crate::generated::OPERATIONS;
 use crate::model::{self, Found, Kind, Operation, Parameter, Rule};
 use crate::request;
@@ -187,7 +188,7 @@ enum Form<'a> {
     Time,
     Integer,
     Boolean,
-    /// Twelve digits, with or without dashes, or a word in small letters.
+    /// Twelve digits, with or without dashes, or a word of small letters and digits.
     Account,
     /// Small letters, a dash, 8 or 17 digits: what resources are called.
     Id,
@@ -222,7 +223,9 @@ impl<'a> Form<'a> {
                 Form::Account
             }
             "Attribute" => Form::Word,
-            "ImageId" | "InstanceId" | "KernelId" => Form::Id,
+            "ImageId" | "InstanceId" => Form::Id,
+            // May be empty: messages and some clients say so that there is none.
+            "KernelId" => Form::Plain,
             "OperationType" | "UserGroup" | "CidrIp" | "PrivateIpAddress" => Form::Plain,
             "DeviceName" | "VirtualName" => Form::Plain,
             "IpProtocol" => Form::Protocol,
@@ -263,7 +266,8 @@ impl<'a> Form<'a> {
             }
             Form::Account => {
                 let digits = value.bytes().filter(u8::is_ascii_digit).count();
-                digits == 0 || digits == 12
+                let is_word = value.starts_with(|it: char| it.is_ascii_lowercase());
+                digits == 0 || digits == 12 || is_word
             }
             Form::Id => value.split_once('-').is_some_and(|(prefix, digits)| {
                 prefix.bytes().all(|it| it.is_ascii_lowercase())
@@ -312,9 +316,12 @@ const TOGETHER: &[(&str, &str)] = &[
     ("CidrIp", "IpProtocol"),
     ("FromPort", "IpProtocol"),
     ("ToPort", "IpProtocol"),
-    ("SourceSecurityGroupName", "SourceSecurityGroupOwnerId"),
     ("SourceSecurityGroupOwnerId", "SourceSecurityGroupName"),
 ];
+
+/// As [`TOGETHER`], in the versions before [`V2011_01_01`]: from then on the owner of a group is the
+/// caller, unless another is given.
+const ONCE_TOGETHER: &[(&str, &str)] = &[("SourceSecurityGroupName", "SourceSecurityGroupOwnerId")];
 
 const ACTION: &str = "Action";
 const OPERATION: &str = "Operation";
@@ -322,7 +329,7 @@ const TIMESTAMP: &str = "Timestamp";
 const EXPIRES: &str = "Expires";
 
 impl Needs {
-    fn of(operation: &'static Operation) -> Result<Self, Unclear> {
+    fn of(operation: &'static Operation, version: Version) -> Result<Self, Unclear> {
         let mut needs = Self {
             names: vec![],
             always: 0,
@@ -339,7 +346,8 @@ impl Needs {
                 needs.always |= needs.bit(parameter.name);
             }
         }
-        for (first, second) in TOGETHER {
+        let once = ONCE_TOGETHER.iter().filter(|_| version < V2011_01_01);
+        for (first, second) in TOGETHER.iter().chain(once) {
             let has = |name: &str| operation.parameters.iter().any(|it| it.name == name);
             if has(first) && has(second) {
                 let pair = (needs.bit(first), needs.bit(second));
@@ -411,7 +419,7 @@ impl<'a> Search<'a> {
         version: Version,
         key: &'a str,
     ) -> Result<Self, Unclear> {
-        let needs = Needs::of(operation)?;
+        let needs = Needs::of(operation, version)?;
         let mut search = Self {
             signed,
             places: vec![],

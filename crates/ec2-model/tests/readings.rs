@@ -247,6 +247,79 @@ fn base64_can_hold_anything() {
     }
 }
 
+/// The same in another version.
+fn request_of(version: &str, action: &str, pairs: &[(&str, &str)]) -> Params {
+    let mut params = Params::default();
+    let common = request(action, pairs);
+    for (name, value) in common.iter().filter(|(name, _)| *name != "Version") {
+        params.insert(name.into(), value.into()).unwrap();
+    }
+    params.insert("Version".into(), version.into()).unwrap();
+    params
+}
+
+/// What may be left empty is a reading when it is empty, too.
+#[test]
+fn an_empty_kernel_is_a_reading() {
+    let run = |pairs: &[(&str, &str)]| {
+        let counts = [("MaxCount", "1"), ("MinCount", "1")];
+        request_of("2010-08-31", "RunInstances", &[&counts[..], pairs].concat())
+    };
+    let alone = run(&[IMAGE, ("KernelId", ""), ("KeyName", "k")]);
+    assert_eq!(others(&signed(&alone), &alone), Ok(()));
+    let apart = run(&[
+        ("ClientToken", "a"),
+        IMAGE,
+        ("KernelId", ""),
+        ("KeyName", "kImageIdami-61a54008"),
+    ]);
+    let whole = run(&[
+        ("ClientToken", "aImageIdami-60a54009KernelIdKeyNamek"),
+        ("ImageId", "ami-61a54008"),
+    ]);
+    assert_eq!(signed(&apart), signed(&whole));
+    for params in [&apart, &whole] {
+        assert!(check(params).is_ok());
+        assert_eq!(others(&signed(params), params), Err(Unclear::Others));
+    }
+}
+
+/// Aliases of accounts begin with a letter and may go on with digits.
+#[test]
+fn aliases_with_digits_are_readings() {
+    let of = |pairs: &[(&str, &str)]| request_of("2016-11-15", "DescribeImages", pairs);
+    let alone = of(&[("Owner.1", "team1"), ("Owner.2", "495219933132")]);
+    assert_eq!(others(&signed(&alone), &alone), Ok(()));
+    let apart = of(&[("NextToken", "a"), ("Owner.1", "team1")]);
+    let whole = of(&[("NextToken", "aOwner.1team1")]);
+    assert_eq!(signed(&apart), signed(&whole));
+    for params in [&apart, &whole] {
+        assert!(check(params).is_ok());
+        assert_eq!(others(&signed(params), params), Err(Unclear::Others));
+    }
+}
+
+/// From 2011-01-01 on the owner of a group may be left out: with and without are two readings.
+#[test]
+fn a_group_without_its_owner_is_a_reading() {
+    let group = ("GroupName", "web");
+    let swallowed = "aSourceSecurityGroupOwnerId111122223333";
+    let whole = [group, ("SourceSecurityGroupName", swallowed)];
+    let apart = [
+        group,
+        ("SourceSecurityGroupName", "a"),
+        ("SourceSecurityGroupOwnerId", "111122223333"),
+    ];
+    for (version, expected) in [("2010-11-15", Ok(())), ("2011-01-01", Err(Unclear::Others))] {
+        let of =
+            |pairs: &[(&str, &str)]| request_of(version, "AuthorizeSecurityGroupIngress", pairs);
+        let (whole, apart) = (of(&whole), of(&apart));
+        assert_eq!(signed(&whole), signed(&apart));
+        assert!(check(&whole).is_ok() && check(&apart).is_ok());
+        assert_eq!(others(&signed(&apart), &apart), expected, "{version}");
+    }
+}
+
 /// What an attacker sends who has seen a good request.
 #[test]
 fn forgeries_of_a_good_request_are_refused() {
