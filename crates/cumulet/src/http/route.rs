@@ -106,8 +106,11 @@ fn by_credentials(head: &Head<'_>) -> Option<Door> {
             return Some(door);
         }
     }
-    // S3 has no POST to the service itself: the rest of such a request is in its body.
-    let is_form = *head.method == Method::POST && head.path == "/";
+    // The rest of such a request is in its body.  S3 has no POST to the service itself; below a
+    // bucket that is called as our paths are, its presigned ones have Expires.
+    let is_service = head.path == "/"
+        || by_path(head.path) == Some(Door::Ec2) && parameter(head.query, "Expires").is_none();
+    let is_form = *head.method == Method::POST && is_service;
     let is_old_presigned =
         parameter(head.query, "AWSAccessKeyId").is_some() && !(is_query(head.query) || is_form);
     if is_old_presigned {
@@ -322,6 +325,27 @@ mod tests {
         case("POST", LOCAL, "/", FORM, Door::Ec2),
         // Parameters may be in both places; whoever forgot the action is told so.
         case("POST", LOCAL, "/?AWSAccessKeyId=A", FORM, Door::Ec2),
+        case(
+            "POST",
+            LOCAL,
+            "/services/Eucalyptus?AWSAccessKeyId=A",
+            FORM,
+            Door::Ec2,
+        ),
+        case(
+            "POST",
+            LOCAL,
+            "/services/Walrus/b/k?AWSAccessKeyId=A",
+            FORM,
+            Door::S3,
+        ),
+        case(
+            "POST",
+            LOCAL,
+            "/services/key?uploads&AWSAccessKeyId=A&Signature=x&Expires=1",
+            &[],
+            Door::S3,
+        ),
         case(
             "GET",
             LOCAL,
