@@ -232,7 +232,7 @@ async fn clients_errors(cloud: &Cloud, client: &Client) -> Vec<Case> {
             ("UserData", "A"),
             "<userData encoding=\"base64\" version=\"1.0\"><data>A</data></userData>",
             "InvalidParameterValue",
-            "UserData: 'A'",
+            "UserData: it has one letter",
         ),
         launch("InstanceLimitExceeded", &own, ("2", "2"), "limit of 1"),
         launch("InvalidParameterCombination", &own, ("2", "1"), "MinCount"),
