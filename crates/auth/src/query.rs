@@ -4,7 +4,7 @@
 //! presigned query of version 4, or the parameters of versions 0 to 2.  Routing
 //! never relaxes a check: the scope must name this service and this region.
 
-use cumulet_domain::Timestamp;
+use cumulet_domain::{Timestamp, shown};
 use cumulet_wire::base64::{self, Base64Error};
 use cumulet_wire::query::Params;
 use cumulet_wire::time;
@@ -434,13 +434,6 @@ fn read_signature(given: &str) -> Result<Vec<u8>, AuthError> {
 
 /// Longest signature of versions 0 to 2, in bytes.
 const SIGNATURE_LEN_MAX: usize = 64;
-
-/// Longest text of the caller's that a message repeats.
-const SHOWN_LEN_MAX: usize = 64;
-
-pub(crate) fn shown(text: &str) -> String {
-    text.chars().take(SHOWN_LEN_MAX).collect()
-}
 
 /// What a header or a parameter of version 4 says instead of a time.
 fn no_time(name: &str, text: &str) -> AuthError {

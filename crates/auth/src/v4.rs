@@ -3,12 +3,12 @@
 use std::cell::RefCell;
 
 use aws_lc_rs::{digest, hmac};
+use cumulet_domain::shown;
 use cumulet_wire::query::{encode, encode_except};
 use http::HeaderMap;
 use zeroize::Zeroizing;
 
 use crate::AuthError;
-use crate::query::shown;
 
 pub(crate) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 

@@ -5,7 +5,7 @@
 //! they expect to find ([`DeviceClaim`]); nothing is made as they say, and what is not so is refused.
 
 use crate::images::{BootKind, Image, Preparation};
-use crate::{Error, Resource};
+use crate::{Error, Resource, shown};
 
 const MIB: u64 = 1 << 20;
 /// What the table of partitions takes before the first one.
@@ -97,9 +97,7 @@ impl DeviceClaim {
     pub fn check(&self, image: &Image, sizes: Sizes) -> Result<(), Error> {
         let (kind, size) = match (&image.preparation, size_gib(&image.preparation, sizes)) {
             (Preparation::Ready { kind, .. }, Some(size)) => (*kind, size),
-            _ => {
-                return Err(unknown_yet(image, &self.parameter));
-            }
+            _ => return Err(unknown_yet(image, &self.parameter)),
         };
         let devices = devices(kind, sizes);
         let found = devices.iter().find(|(_, it)| *it == self.name());
@@ -136,17 +134,14 @@ impl DeviceClaim {
 
     /// The claim in words.
     fn told(&self) -> String {
-        let shown: String = self.device.chars().take(32).collect();
+        let device = shown(&self.device);
         match &self.holds {
-            Holds::Root { size_gib: None } => format!("a volume at {shown}"),
+            Holds::Root { size_gib: None } => format!("a volume at {device}"),
             Holds::Root {
                 size_gib: Some(size),
-            } => format!("a volume of {size} GiB at {shown}"),
-            Holds::Named(name) => {
-                let name: String = name.chars().take(32).collect();
-                format!("{name} at {shown}")
-            }
-            Holds::Nothing => format!("no device at {shown}"),
+            } => format!("a volume of {size} GiB at {device}"),
+            Holds::Named(name) => format!("{} at {device}", shown(name)),
+            Holds::Nothing => format!("no device at {device}"),
         }
     }
 }

@@ -134,9 +134,12 @@ pub enum Error {
     ServiceUnavailable { log: String },
 }
 
-/// As much of a text of the caller's as a message repeats.
-pub(crate) fn shown(text: &str) -> String {
-    text.chars().take(60).collect()
+/// Longest text of a caller's that a message repeats, in characters.
+const SHOWN_LEN_MAX: usize = 120;
+
+/// As much of a caller's text as a message repeats.
+pub fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_LEN_MAX).collect()
 }
 
 fn unavailable_text(why: Option<&str>) -> String {

@@ -10,6 +10,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::shown;
+
 /// How many digits new ids have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -29,16 +31,13 @@ pub struct IdError {
     pub form: &'static str,
 }
 
-/// Longest text that is looked at when an id is parsed.
-const ID_TEXT_MAX: usize = 64;
-
 fn parse_hex_id(
     text: &str,
     prefix: &'static str,
     form: &'static str,
 ) -> Result<(u128, u8), IdError> {
     let bad = || IdError {
-        text: text.chars().take(ID_TEXT_MAX).collect(),
+        text: shown(text),
         form,
     };
     let digits = text.strip_prefix(prefix).ok_or_else(bad)?;
@@ -233,7 +232,7 @@ impl FromStr for AccountId {
     /// Dashes are accepted, as AWS prints account numbers with them.
     fn from_str(text: &str) -> Result<Self, IdError> {
         let bad = || IdError {
-            text: text.chars().take(ID_TEXT_MAX).collect(),
+            text: shown(text),
             form: "<12 digits>",
         };
         let digits = if text.len() == 14 && text.as_bytes()[4] == b'-' && text.as_bytes()[9] == b'-'
@@ -282,7 +281,7 @@ impl FromStr for Digest {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
         let bad = || IdError {
-            text: text.chars().take(ID_TEXT_MAX).collect(),
+            text: shown(text),
             form: "<64 hexadecimal digits>",
         };
         if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::shown;
 use crate::instances::StateReason;
-use crate::{AccountId, Digest, Error, ImageId, KernelId, Resource, Timestamp};
+use crate::{AccountId, Digest, Error, ImageId, KernelId, Resource, Timestamp, shown};
 
 /// Most accounts that one image names: its record, of 512 KiB at most, holds them all.
 pub const LAUNCH_ACCOUNTS_MAX: usize = 10_000;

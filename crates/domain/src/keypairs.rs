@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AccountId, Error, KeyPairId, Timestamp};
+use crate::{AccountId, Error, KeyPairId, Timestamp, shown};
 
 /// The kinds of keys that EC2 has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,9 +41,6 @@ pub struct KeyPair {
     pub created: Timestamp,
 }
 
-/// Longest part of a name that a refusal repeats.
-const NAME_SHOWN_MAX: usize = 60;
-
 /// EC2 takes up to 255 printable ASCII characters.
 pub fn check_key_name(name: &str) -> Result<(), Error> {
     if name.is_empty() {
@@ -53,7 +50,7 @@ pub fn check_key_name(name: &str) -> Result<(), Error> {
     }
     if name.len() > 255 || !name.bytes().all(|b| (b' '..=b'~').contains(&b)) || name.trim() != name
     {
-        let shown: String = name.chars().take(NAME_SHOWN_MAX).collect();
+        let shown = shown(name);
         return Err(Error::invalid(
             "KeyName",
             format!(

@@ -20,6 +20,6 @@ pub mod security_groups;
 pub mod tags;
 pub mod time;
 
-pub use error::{Error, Resource};
+pub use error::{Error, Resource, shown};
 pub use ids::*;
 pub use time::Timestamp;

@@ -12,8 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::shown;
-use crate::{AccountId, Error, InstanceId, Timestamp};
+use crate::{AccountId, Error, InstanceId, Timestamp, shown};
 
 /// What a product is charged by.
 pub const HOUR_MS: i64 = 3_600_000;

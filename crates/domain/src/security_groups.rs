@@ -14,9 +14,8 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::shown;
 use crate::network::Ipv4Net;
-use crate::{AccountId, Error, Resource, SecurityGroupId, SecurityGroupRuleId};
+use crate::{AccountId, Error, Resource, SecurityGroupId, SecurityGroupRuleId, shown};
 
 /// The group of instances that are launched without one.
 pub const DEFAULT_GROUP: &str = "default";

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AccountId, Error, ImageId, InstanceId, KeyPairId, NetworkInterfaceId, ReservationId, Resource,
-    SecurityGroupId, SubnetId, VolumeId, VpcId,
+    SecurityGroupId, SubnetId, VolumeId, VpcId, shown,
 };
 
 /// Most tags of one resource.
@@ -63,7 +63,7 @@ macro_rules! taggable {
             pub fn parse(text: &str) -> Result<Self, Error> {
                 let bad = |resource, form: &str| Error::Malformed {
                     resource,
-                    id: text.chars().take(ID_SHOWN_MAX).collect(),
+                    id: shown(text),
                     form: form.to_owned(),
                 };
                 $(if text.starts_with(<$id>::PREFIX) {
@@ -89,9 +89,6 @@ macro_rules! taggable {
         })*
     };
 }
-
-/// Longest id that a refusal repeats.
-const ID_SHOWN_MAX: usize = 120;
 
 taggable! {
     Image(ImageId), "image", Image;

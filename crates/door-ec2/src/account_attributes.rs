@@ -1,9 +1,9 @@
 //! DescribeAccountAttributes.
 
-use cumulet_domain::VpcId;
+use cumulet_domain::{VpcId, shown};
 
 use crate::call::Call;
-use crate::error::{Refused, shown};
+use crate::error::Refused;
 
 /// What is known of an account, by EC2's names.  There are no public addresses.
 fn attributes(call: &Call<'_>) -> Vec<(&'static str, String)> {

@@ -5,8 +5,10 @@
 
 use std::net::Ipv4Addr;
 
+use cumulet_domain::shown;
+
 use crate::call::Call;
-use crate::error::{Refused, shown};
+use crate::error::Refused;
 use crate::filters::{Filters, Known};
 
 const FILTERS: Known = Known {

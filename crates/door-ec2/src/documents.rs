@@ -1,10 +1,11 @@
 //! The WSDLs, for whoever asks: no signature is wanted, as EC2 wanted none.
 
+use cumulet_domain::shown;
 use cumulet_ec2_model::soap::LAST;
 use cumulet_ec2_model::{Version, wsdl};
 use http::{Method, Request};
 
-use crate::error::{Refused, shown};
+use crate::error::Refused;
 
 /// Whether a request asks for a document, and not for an operation.
 pub(crate) fn is_asked<B>(request: &Request<B>) -> bool {

@@ -8,14 +8,6 @@ use cumulet_domain::{Error, Resource};
 use cumulet_ec2_model::ModelError;
 use cumulet_wire::query::QueryError;
 
-/// Longest text of the caller's that a message repeats.
-const SHOWN_LEN_MAX: usize = 120;
-
-/// As much of a caller's text as a message repeats.
-pub(crate) fn shown(text: &str) -> String {
-    text.chars().take(SHOWN_LEN_MAX).collect()
-}
-
 /// A refusal as it goes on the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused {

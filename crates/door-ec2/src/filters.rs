@@ -3,9 +3,10 @@
 //! Values may hold `*` (any text), `?` (any character) and a backslash before
 //! one that is meant literally; they are compared case-sensitively.
 
+use cumulet_domain::shown;
 use cumulet_ec2_model::Request;
 
-use crate::error::{Refused, shown};
+use crate::error::Refused;
 
 /// Most filters of one request, and most values of all of them together; EC2's own limits are 50
 /// and 200.

@@ -4,13 +4,13 @@
 //! names it too.  SOAP requests arrive with `Attribute` and `OperationType` set, see `models/ec2-soap.txt`.
 
 use cumulet_domain::images::{Image, LaunchPermissions};
-use cumulet_domain::{AccountId, Error};
+use cumulet_domain::{AccountId, Error, shown};
 use cumulet_ec2_model::request::ModelError;
 use cumulet_ec2_model::{Answer, Request, dates};
 use cumulet_engine::image_attributes::Modification;
 
 use crate::call::Call;
-use crate::error::{Refused, shown};
+use crate::error::Refused;
 use crate::images::{parse_id, write_product_codes};
 
 const LAUNCH_PERMISSION: &str = "launchPermission";

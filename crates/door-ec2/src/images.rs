@@ -4,13 +4,13 @@ use cumulet_domain::images::{
     Architecture, BootKind, Image, ImageState, Preparation, check_description,
 };
 use cumulet_domain::tags::{TagMap, TaggedKind};
-use cumulet_domain::{AccountId, Error, ImageId, Resource};
+use cumulet_domain::{AccountId, Error, ImageId, Resource, shown};
 use cumulet_ec2_model::Answer;
 use cumulet_engine::images::{ExecutableFilter, ImagesQuery, OwnerFilter, RegisterImage};
 use cumulet_wire::time::format_iso8601;
 
 use crate::call::Call;
-use crate::error::{Refused, shown};
+use crate::error::Refused;
 use crate::filters::{Filters, Known};
 use crate::paging::Page;
 use crate::tags;

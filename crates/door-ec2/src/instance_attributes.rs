@@ -1,12 +1,12 @@
 //! DescribeInstanceAttribute and DescribeInstanceCreditSpecifications.
 
 use cumulet_domain::instances::{Instance, Reservation};
-use cumulet_domain::{Error, Resource};
+use cumulet_domain::{Error, Resource, shown};
 use cumulet_ec2_model::Answer;
 use cumulet_wire::base64;
 
 use crate::call::Call;
-use crate::error::{Refused, shown};
+use crate::error::Refused;
 use crate::filters::{Filters, Known};
 use crate::images::{root_device, write_product_codes};
 use crate::instances::{ids, parse_id};

@@ -7,11 +7,11 @@ use std::net::Ipv4Addr;
 use cumulet_domain::instances::{Instance, InstanceState, Liveness, Reservation, mac_of};
 use cumulet_domain::security_groups::GroupRef;
 use cumulet_domain::tags::TagMap;
-use cumulet_domain::{Error, NetworkInterfaceId, Resource, SubnetId, VpcId};
+use cumulet_domain::{Error, NetworkInterfaceId, Resource, SubnetId, VpcId, shown};
 use cumulet_ec2_model::{Answer, ModelError, Request};
 use cumulet_wire::time::format_iso8601;
 
-use crate::error::{Refused, shown};
+use crate::error::Refused;
 use crate::reservation::{Surroundings, write_groups};
 use crate::security_groups;
 use crate::tags;

@@ -4,10 +4,11 @@
 //! throughput.  `hypervisor` is left out since EC2 knows no word for it.
 
 use cumulet_domain::instance_types::InstanceType;
+use cumulet_domain::shown;
 use cumulet_ec2_model::Answer;
 
 use crate::call::Call;
-use crate::error::{Refused, shown};
+use crate::error::Refused;
 use crate::filters::{Filters, Known};
 use crate::paging::Page;
 use crate::regions::zone_id;

@@ -1,12 +1,12 @@
 //! DescribeInstances, RebootInstances, TerminateInstances, GetConsoleOutput.
 
 use cumulet_domain::instances::{Instance, Reservation};
-use cumulet_domain::{Error, InstanceId, Resource};
+use cumulet_domain::{Error, InstanceId, Resource, shown};
 use cumulet_wire::base64;
 use cumulet_wire::time::format_iso8601;
 
 use crate::call::Call;
-use crate::error::{Refused, shown};
+use crate::error::Refused;
 use crate::filters::Filters;
 use crate::instance_filters::{FILTERS, filter_values};
 use crate::paging::{self, Page};

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cumulet_domain::keypairs::{KeyPair, KeyType};
+use cumulet_domain::shown;
 use cumulet_domain::tags::{TagMap, TaggedKind};
 use cumulet_engine::State;
 use cumulet_wire::time::format_iso8601;
 
 use crate::call::Call;
-use crate::error::{Refused, shown};
+use crate::error::Refused;
 use crate::filters::{Filters, Known};
 use crate::tags;
 

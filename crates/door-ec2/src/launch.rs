@@ -4,13 +4,13 @@ use bytes::Bytes;
 use cumulet_domain::disks::{DeviceClaim, Holds};
 use cumulet_domain::instances::{MetadataOptions, USER_DATA_LEN_MAX};
 use cumulet_domain::tags::TaggedKind;
-use cumulet_domain::{Error, KernelId, Resource};
+use cumulet_domain::{Error, KernelId, Resource, shown};
 use cumulet_ec2_model::{ModelError, Request, dates};
 use cumulet_engine::claims::Claims;
 use cumulet_engine::launch::{Launch, Part};
 
 use crate::call::Call;
-use crate::error::{Refused, shown};
+use crate::error::Refused;
 use crate::images;
 use crate::instance_ports;
 use crate::products;

@@ -1,10 +1,10 @@
 //! DescribeVpcs, DescribeVpcAttribute and DescribeSubnets: each account has its default network and one subnet of it.
 
-use cumulet_domain::{AccountId, Error, Resource};
+use cumulet_domain::{AccountId, Error, Resource, shown};
 use cumulet_engine::networks::NetworkView;
 
 use crate::call::Call;
-use crate::error::{Refused, shown};
+use crate::error::Refused;
 use crate::filters::{Filters, Known};
 use crate::paging::Page;
 use crate::regions::zone_id;

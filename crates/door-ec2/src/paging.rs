@@ -6,6 +6,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use cumulet_domain::shown;
 use cumulet_ec2_model::Request;
 use cumulet_wire::base64;
 
@@ -15,8 +16,6 @@ use crate::error::Refused;
 const RESULTS_MAX: usize = 1_000;
 /// Longest token that is looked at.
 const TOKEN_LEN_MAX: usize = 1024;
-/// Longest text of one that a message repeats.
-const TOKEN_SHOWN_MAX: usize = 64;
 
 /// Which page is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,7 +141,7 @@ fn after_of(operation: &str, token: &str) -> Result<String, Refused> {
 }
 
 fn bad_token(token: &str) -> Refused {
-    let token: String = token.chars().take(TOKEN_SHOWN_MAX).collect();
+    let token = shown(token);
     let message = format!("The specified NextToken is not valid: '{token}'");
     Refused::new(400, "InvalidNextToken", message)
 }

@@ -5,12 +5,12 @@
 //! the Query API from 2011-01-01 on).  They are never mixed.
 
 use cumulet_domain::security_groups::{Era, GroupRef, Rule, Source, Traffic};
-use cumulet_domain::{AccountId, Error, Resource, SecurityGroupId, VpcId};
+use cumulet_domain::{AccountId, Error, Resource, SecurityGroupId, VpcId, shown};
 use cumulet_ec2_model::{Answer, Request};
 use cumulet_engine::security_groups::{RuleAsked, RulesChanged, SourceAsked};
 
 use crate::call::Call;
-use crate::error::{Refused, shown};
+use crate::error::Refused;
 use crate::security_groups::{era_of, parse_id, subject};
 
 pub(crate) async fn authorize(call: &Call<'_>) -> Result<String, Refused> {

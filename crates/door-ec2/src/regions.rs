@@ -1,9 +1,9 @@
 //! DescribeRegions and DescribeAvailabilityZones: this cloud has one of each.
 
-use cumulet_domain::{Error, Resource};
+use cumulet_domain::{Error, Resource, shown};
 
 use crate::call::Call;
-use crate::error::{Refused, shown};
+use crate::error::Refused;
 use crate::filters::{Filters, Known};
 
 const REGION_FILTERS: Known = Known {

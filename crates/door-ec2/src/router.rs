@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use cumulet_auth::wss::Replays;
 use cumulet_auth::{Profile, QueryPolicy, Readings, Verified, verify_query};
-use cumulet_domain::Error;
+use cumulet_domain::{Error, shown};
 use cumulet_ec2_model::{readings, request};
 use cumulet_engine::{Caller, Engine};
 use cumulet_wire::query::Params;
@@ -221,7 +221,7 @@ fn params_of(request: &http::Request<Bytes>) -> Result<Params, Refused> {
             let kind = kind.map_or_else(String::new, |it| {
                 String::from_utf8_lossy(it.as_bytes()).into_owned()
             });
-            let kind: String = kind.chars().take(ACTION_SHOWN_MAX).collect();
+            let kind = shown(&kind);
             return Err(Refused::new(
                 400,
                 "MalformedQueryString",

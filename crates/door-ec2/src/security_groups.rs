@@ -2,12 +2,12 @@
 
 use cumulet_domain::security_groups::{Era, GroupRef, Permission, SecurityGroup, Source, Traffic};
 use cumulet_domain::tags::{TagMap, TaggedKind};
-use cumulet_domain::{Error, Resource, SecurityGroupId, VpcId};
+use cumulet_domain::{Error, Resource, SecurityGroupId, VpcId, shown};
 use cumulet_ec2_model::dates::V2011_01_01;
 use cumulet_ec2_model::{Answer, Request, Version};
 
 use crate::call::Call;
-use crate::error::{Refused, shown};
+use crate::error::Refused;
 use crate::filters::{Filters, Known};
 use crate::paging::Page;
 use crate::tags;

@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use cumulet_auth::der::pem_body;
 use cumulet_auth::wss::{self, Certificates, Holder, WssError};
+use cumulet_domain::shown;
 use cumulet_ec2_model::{Version, model, request, soap};
 use cumulet_engine::{Caller, Engine};
 use cumulet_wire::soap::{Envelope, SoapError, leaves};
 use http::{HeaderMap, Method, header};
 
 use crate::call::Call;
-use crate::error::{Refused, shown};
+use crate::error::Refused;
 use crate::router::{ACTION_SHOWN_MAX, dispatch};
 use crate::{Handled, RequestContext};
 

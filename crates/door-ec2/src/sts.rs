@@ -1,10 +1,11 @@
 //! STS `GetCallerIdentity`: who am I?  Today's tools ask it before anything else.
 
 use cumulet_auth::Principal;
+use cumulet_domain::shown;
 use cumulet_wire::xml::Writer;
 
 use crate::RequestContext;
-use crate::error::{Refused, shown};
+use crate::error::Refused;
 
 /// STS has one version.
 pub(crate) const VERSION: &str = "2011-06-15";

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use cumulet_domain::tags::{Removal, TagMap, TaggedId, TaggedKind, tag_map};
-use cumulet_domain::{Error, Resource};
+use cumulet_domain::{Error, Resource, shown};
 use cumulet_ec2_model::{Answer, Request};
 
 use crate::call::Call;
-use crate::error::{Refused, shown};
+use crate::error::Refused;
 use crate::filters::{Filters, Known};
 use crate::paging::Page;
 

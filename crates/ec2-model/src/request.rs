@@ -2,6 +2,7 @@
 
 use cumulet_wire::base64;
 use cumulet_wire::query::{Params, parse_index};
+use cumulet_wire::shown;
 
 use crate::Version;
 use crate::model::{self, Found, Kind, Meaning, Operation, Parameter, Rule};
@@ -44,13 +45,6 @@ impl ModelError {
             hint: hint.map_or_else(String::new, |it| format!(" It is not one {it}.")),
         }
     }
-}
-
-/// Longest text of the caller's that a message repeats.
-const SHOWN_LEN_MAX: usize = 120;
-
-pub(crate) fn shown(text: &str) -> String {
-    text.chars().take(SHOWN_LEN_MAX).collect()
 }
 
 /// What to tell who asked in `asked` for something that came with `first` and went after `last`;

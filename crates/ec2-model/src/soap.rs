@@ -1,12 +1,13 @@
 //! A SOAP request as parameters: the same checks and the same operations follow.
 
 use cumulet_wire::query::Params;
+use cumulet_wire::shown;
 use cumulet_wire::soap::Leaf;
 
 use crate::Version;
 use crate::dates::V2013_08_15;
 use crate::model::{Meaning, Operation, SoapField};
-use crate::request::{ModelError, shown, version_hint};
+use crate::request::{ModelError, version_hint};
 
 /// The last version with a SOAP binding whose shape is known.
 pub const LAST: Version = V2013_08_15;

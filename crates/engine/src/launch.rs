@@ -26,6 +26,7 @@ use cumulet_domain::security_groups::{GroupRef, Membership};
 use cumulet_domain::tags::{LaunchTags, TagMap, TaggedKind};
 use cumulet_domain::{
     AccountId, Error, ImageId, InstanceId, KernelId, ReservationId, Resource, SubnetId, Timestamp,
+    shown,
 };
 use cumulet_host::api::GroundPlan;
 use cumulet_store::{Change, Plan};
@@ -118,11 +119,13 @@ impl Engine {
     /// Launches between `min_count` and `max_count` instances of each image, or none at all.
     ///
     /// # Errors
-    /// `InvalidCombination` of counts, `Unsupported` claims, `AlreadyExists` of the address, `NotFound` of image, key pair or type, `Denied` and
-    /// `Unavailable` of the image, `LimitExceeded`, `InsufficientCapacity`,
-    /// `IdempotentParameterMismatch`; `ServiceUnavailable` when too many new ids are taken.
+    /// `InvalidCombination` of counts, `InvalidValue` of a type or device, `Unsupported` claims,
+    /// `AlreadyExists` of the address, `NotFound` of image or key pair, `Denied` and `Unavailable` of
+    /// the image, `LimitExceeded`, `InsufficientCapacity`, `IdempotentParameterMismatch`;
+    /// `ServiceUnavailable` when too many new ids are taken.
     pub async fn launch(&self, caller: &Caller, launch: Launch) -> Result<ReservationView, Error> {
         check_counts(&launch)?;
+        launch.claims.check_devices_once()?;
         self.check_values(caller, &launch)?;
         let size = self.find_type(launch.instance_type.as_deref())?;
         launch.claims.check_processors(&size)?;
@@ -158,7 +161,7 @@ impl Engine {
     fn find_type(&self, name: Option<&str>) -> Result<InstanceType, Error> {
         let found = instance_types::find(&self.config().instance_types, name);
         found.cloned().ok_or_else(|| {
-            let name: String = name.unwrap_or_default().chars().take(120).collect();
+            let name = shown(name.unwrap_or_default());
             let types = self.config().instance_types.iter();
             let there: Vec<&str> = types.map(|it| it.name.as_str()).collect();
             Error::invalid(
@@ -231,7 +234,6 @@ fn check_counts(launch: &Launch) -> Result<(), Error> {
             });
         }
     }
-    launch.claims.check_devices_once()?;
     if launch.parts.is_empty() {
         return Err(Error::InvalidCombination {
             message: "A launch names at least one image".into(),

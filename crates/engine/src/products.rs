@@ -14,7 +14,7 @@ use cumulet_domain::instances::{Instance, Liveness, Want};
 use cumulet_domain::products::{
     Product, Ran, Subscription, USAGE_KEPT_MS, Usage, check_code, code_of, hour_of,
 };
-use cumulet_domain::{AccountId, Error, InstanceId, Resource, Timestamp};
+use cumulet_domain::{AccountId, Error, InstanceId, Resource, Timestamp, shown};
 use cumulet_store::{Change, PLAN_CHANGES_MAX, Plan};
 
 use crate::records::Stored;
@@ -23,8 +23,6 @@ use crate::{Caller, Engine};
 
 /// Codes that are drawn for one product, in case some are taken.
 const CODES_DRAWN: usize = 8;
-/// Longest code of somebody that a refusal repeats.
-const CODE_SHOWN_MAX: usize = 120;
 /// Records of usage that are forgotten in one commit.
 const FORGET_MAX: usize = 30;
 
@@ -220,7 +218,7 @@ impl Engine {
             .get(code)
             .is_some_and(|product| product.owner == caller.account);
         if !is_own {
-            let code: String = code.chars().take(CODE_SHOWN_MAX).collect();
+            let code = shown(code);
             return Err(Error::denied(format!(
                 "Not authorized for the product code: [{code}]"
             )));

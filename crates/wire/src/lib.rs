@@ -5,6 +5,8 @@
 //! limits and refuses what it cannot read.  [`held`] is the limit that all doors
 //! have together.
 
+pub use cumulet_domain::shown;
+
 pub mod base64;
 pub mod error;
 pub mod held;

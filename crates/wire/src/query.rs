@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::shown;
+
 /// Most parameters of one request.
 pub const PARAMETERS_MAX: usize = 4_000;
 /// Longest name.
@@ -34,13 +36,6 @@ pub enum QueryError {
     /// The name, and how long the value is.
     #[error("The value of the parameter {0} is longer than {VALUE_LEN_MAX} bytes: it has {1}")]
     LongValue(String, usize),
-}
-
-/// Longest text of the caller's that a message repeats.
-const SHOWN_LEN_MAX: usize = 64;
-
-fn shown(text: &str) -> String {
-    text.chars().take(SHOWN_LEN_MAX).collect()
 }
 
 /// Decoded parameters, each name once.
@@ -312,7 +307,7 @@ mod tests {
         let long = "N".repeat(NAME_LEN_MAX + 1);
         let refused = Params::parse(Some(&long), None).unwrap_err().to_string();
         assert!(
-            refused.ends_with(&format!("'{}...'", "N".repeat(64))),
+            refused.ends_with(&format!("'{}...'", "N".repeat(120))),
             "{refused}"
         );
         let long = format!("Name={}", "v".repeat(VALUE_LEN_MAX + 1));

@@ -26,7 +26,7 @@ use aws_lc_rs::signature::{
     RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY,
     RsaParameters, UnparsedPublicKey,
 };
-use cumulet_domain::{AccountId, Timestamp};
+use cumulet_domain::{AccountId, Timestamp, shown};
 use cumulet_wire::soap::{ENVELOPE, Envelope, SoapError};
 use cumulet_wire::{base64, time};
 use roxmltree::{Node, NodeId};
@@ -113,13 +113,6 @@ type Result<T> = std::result::Result<T, WssError>;
 
 fn form<T>(what: impl Into<String>) -> Result<T> {
     Err(WssError::Form(what.into()))
-}
-
-/// Longest text of the message that a refusal repeats, in characters.
-const SHOWN_LEN_MAX: usize = 120;
-
-fn shown(text: &str) -> String {
-    text.chars().take(SHOWN_LEN_MAX).collect()
 }
 
 impl From<SoapError> for WssError {
